@@ -1,0 +1,88 @@
+"""``settings.REALTIME`` as one frozen value, units in the names.
+
+Read by every layer through ``current()`` at the time of use. Where Redis is, is not here: that is
+``CHANNEL_LAYERS``, where Django people look for it.
+"""
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+
+VERSION = "0.1.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every setting of the engine; the defaults run on a laptop.
+
+    A key of ``settings.REALTIME`` is a field's name in upper case. Permission to do without a
+    value is part of its type: an empty secret never verifies anything.
+    """
+
+    token_hmac_secret: str = ""
+    token_hmac_previous_secret: str = ""
+    token_hmac_previous_secret_until: datetime | None = None
+    token_audience: str = ""
+    token_issuer: str = ""
+    token_ttl_seconds: int = 1800
+    api_key: str = ""
+    allowed_origins: tuple[str, ...] = ()
+    channel_rule: str = ""
+    insecure: bool = False
+    allow_anonymous: bool = False
+    demo: bool = False
+    ping_interval_seconds: int = 25
+    pong_timeout_seconds: int = 8
+    stale_close_seconds: int = 10
+    channel_limit: int = 128
+    channel_name_max_bytes: int = 255
+    queue_max_bytes: int = 1024 * 1024
+    message_max_bytes: int = 64 * 1024
+    publication_max_bytes: int = 64 * 1024
+    history_max_publications: int = 300
+    history_meta_ttl_seconds: int = 720 * 3600
+    recovery_max_publications: int = 300
+    idempotency_ttl_seconds: int = 300
+    position_check_seconds: float = 40.0
+    presence_ttl_seconds: int = 60
+    presence_renewal_seconds: float = 27.0
+    broker_timeout_seconds: float = 1.5
+    snapshot_poll_seconds: float = 1.0
+    control_ttl_seconds: int = 600
+    drain_seconds: float = 5.0
+    var_dir: str = "var"
+
+
+def _from_django() -> Settings:
+    given: dict[str, Any] = getattr(settings, "REALTIME", {})
+    known = {field.name.upper(): field.name for field in fields(Settings)}
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ImproperlyConfigured(f"REALTIME has unknown keys: {', '.join(unknown)}")
+    return Settings(**{known[key]: value for key, value in given.items()})
+
+
+_cached = lru_cache(maxsize=1)(_from_django)
+
+
+def current() -> Settings:
+    """Return the settings of this process.
+
+    Raises:
+        ImproperlyConfigured: ``settings.REALTIME`` has a key that no setting answers to.
+    """
+    return _cached()
+
+
+def _forget(*, setting: str, **_: object) -> None:
+    if setting == "REALTIME":
+        _cached.cache_clear()
+
+
+# Tests override settings; production never sends this signal.
+setting_changed.connect(_forget)

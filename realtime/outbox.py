@@ -1,0 +1,71 @@
+"""What one connection is owed: finished frames, in order, up to a bound.
+
+The session and the hub write here and nowhere else. A server offers a ``FrameWriter`` in
+``scope["extensions"][FRAME_WRITER]``; where it does not, ``consumers.py`` brings one on top of
+plain ASGI ``send``.
+"""
+
+from typing import Protocol
+
+from realtime.protocol import codec
+from realtime.protocol.disconnects import SLOW, Disconnect
+
+FRAME_WRITER = "realtime.frames"
+
+
+class FrameWriter(Protocol):
+    """A way to the socket that never waits."""
+
+    def write_frame(self, frame: bytes) -> None:
+        """Send a finished WebSocket frame, or queue what the socket does not take at once.
+
+        A frame written after the connection ended is dropped in silence.
+        """
+
+    def close(self, code: int, reason: str) -> None:
+        """Send a close frame behind what is queued and end the connection.
+
+        Later frames are dropped. A peer that neither reads nor answers is cut off after a few
+        seconds.
+        """
+
+    def queued_bytes(self) -> int:
+        """Return how many bytes the socket has not taken yet."""
+
+
+class Outbox:
+    """The bounded outgoing side of one connection.
+
+    A frame is always accepted onto an empty queue; one that would take the queue beyond
+    ``limit_bytes`` closes the connection with 3008, so that a slow reader costs a bound and
+    nobody waits for it.
+    """
+
+    __slots__ = ("_limit_bytes", "_writer", "closed_with")
+
+    def __init__(self, writer: FrameWriter, *, limit_bytes: int) -> None:
+        self._writer = writer
+        self._limit_bytes = limit_bytes
+        self.closed_with: Disconnect | None = None
+
+    def write(self, frame: bytes) -> None:
+        """Send a frame, or close the connection if its reader is too slow."""
+        if self.closed_with is not None:
+            return
+        queued_bytes = self._writer.queued_bytes()
+        if queued_bytes and queued_bytes + len(frame) > self._limit_bytes:
+            self.close(SLOW)
+            return
+        self._writer.write_frame(frame)
+
+    def close(self, disconnect: Disconnect) -> None:
+        """Say why, then close; the first reason stands.
+
+        The push comes before the close frame because centrifuge-js reads a terminal code from
+        either, and not every server passes the close reason on.
+        """
+        if self.closed_with is not None:
+            return
+        self.closed_with = disconnect
+        self._writer.write_frame(codec.disconnect_frame(disconnect))
+        self._writer.close(disconnect.code, disconnect.reason)
