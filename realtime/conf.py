@@ -14,6 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
 VERSION = "0.1.0"
+SERVER_VERSION = f"{VERSION} Heliograph"
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,7 +150,7 @@ def encode_publication(publication: Publication) -> bytes:
     return _encode(publication)
 
 
-def decode_publication(stored: bytes) -> Publication:
+def decode_publication(stored: bytes | str) -> Publication:
     """Return the publication of a stored form."""
     return _decode_publication(stored)
 
@@ -160,7 +160,7 @@ def encode_info(info: ClientInfo) -> bytes:
     return _encode(info)
 
 
-def decode_info(stored: bytes) -> ClientInfo:
+def decode_info(stored: bytes | str) -> ClientInfo:
     """Return the client info of a stored form."""
     return _decode_info(stored)
 

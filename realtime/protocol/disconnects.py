@@ -55,7 +55,7 @@ UNSUBSCRIBED_INSUFFICIENT_STATE = Unsubscribe(2500, "insufficient state")
 UNSUBSCRIBED_EXPIRED = Unsubscribe(2501, "subscription expired")
 
 
-class Disconnected(Exception):  # noqa: N818  # it names an outcome, not an error reply
+class Disconnected(Exception):  # it names an outcome, not an error reply
     """Raised where a command ends its connection instead of being answered."""
 
     def __init__(self, disconnect: Disconnect, detail: str = "") -> None:

@@ -8,6 +8,7 @@ ASGI ``send`` gets the payload back with ``payload_of``.
 from struct import Struct
 
 TEXT = 0x1
+BINARY = 0x2
 CLOSE = 0x8
 _FINAL = 0x80
 _LENGTH_16 = Struct("!BBH")

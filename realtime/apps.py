@@ -1,0 +1,114 @@
+"""The ``realtime`` application, and the triggers that give each change a new snapshot version.
+
+Triggers, because a version written by ``save()`` would miss ``QuerySet.update()``, raw SQL and
+fixtures. Made after every ``migrate`` and not by a migration, because SQLite drops a table's
+triggers whenever Django remakes the table. Nothing is started here.
+"""
+
+from typing import Any, Final
+
+from django.apps import AppConfig
+from django.db import NotSupportedError, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Model
+from django.db.models.signals import post_migrate
+
+from realtime import checks  # noqa: F401  # importing it registers the system checks
+
+_WATCHED: Final = ("Namespace", "ApiKey")
+# Written with every use of a key; not a change of what the key may do.
+_UNWATCHED_FIELDS: Final = frozenset({"last_used_at"})
+_NAME: Final = "{table}_{event}_is_a_new_version"
+
+# The clock keeps a number from coming back with other contents after the row was lost to a flush
+# or reset by a restored backup.
+_BUMP: Final = (
+    "INSERT INTO {version} (id, number) VALUES (1, {now}) ON CONFLICT (id) DO UPDATE "
+    "SET number = CASE WHEN {version}.number < {now} THEN {now} ELSE {version}.number + 1 END"
+)
+_NOW: Final = {
+    "sqlite": "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
+    "postgresql": "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)",
+}
+
+
+class RealtimeConfig(AppConfig):
+    """The real-time engine."""
+
+    name = "realtime"
+    label = "realtime"
+    verbose_name = "Real time"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Have the triggers made whenever the tables may have been."""
+        post_migrate.connect(make_triggers, sender=self, dispatch_uid="realtime triggers")
+
+
+def make_triggers(sender: AppConfig, *, using: str, **_: Any) -> None:
+    """Make the triggers anew, and a new version, for changes of data while they were missing.
+
+    Raises:
+        NotSupportedError: The database is neither SQLite nor PostgreSQL.
+    """
+    connection = connections[using]
+    version = sender.get_model("SnapshotVersion")
+    with connection.cursor() as cursor:
+        if version._meta.db_table not in connection.introspection.table_names(cursor):
+            return  # migrated back to nothing, or to another database
+        if connection.vendor not in _NOW:
+            raise NotSupportedError(
+                f"realtime needs SQLite or PostgreSQL, not {connection.display_name}: "
+                "set DATABASES accordingly"
+            )
+        quoted_version = connection.ops.quote_name(version._meta.db_table)
+        bump = _BUMP.format(version=quoted_version, now=_NOW[connection.vendor])
+        cursor.execute(bump)
+        for name in _WATCHED:
+            model = sender.get_model(name)
+            make = _on_sqlite if connection.vendor == "sqlite" else _on_postgresql
+            for statement in make(connection, model, bump):
+                cursor.execute(statement)
+
+
+def _on_sqlite(connection: BaseDatabaseWrapper, model: type[Model], bump: str) -> list[str]:
+    table = model._meta.db_table
+    statements = []
+    for event, action in _events(connection, model).items():
+        trigger = connection.ops.quote_name(_NAME.format(table=table, event=event))
+        statements += [
+            f"DROP TRIGGER IF EXISTS {trigger}",
+            f"CREATE TRIGGER {trigger} AFTER {action} ON {connection.ops.quote_name(table)} "
+            f"BEGIN {bump}; END",
+        ]
+    return statements
+
+
+def _on_postgresql(connection: BaseDatabaseWrapper, model: type[Model], bump: str) -> list[str]:
+    table = model._meta.db_table
+    function = connection.ops.quote_name("realtime_bump_snapshot_version")
+    statements = [
+        f"CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql "
+        f"AS $bump$ BEGIN {bump}; RETURN NULL; END $bump$"
+    ]
+    for event, action in {**_events(connection, model), "truncate": "TRUNCATE"}.items():
+        trigger = connection.ops.quote_name(_NAME.format(table=table, event=event))
+        statements += [
+            f"DROP TRIGGER IF EXISTS {trigger} ON {connection.ops.quote_name(table)}",
+            f"CREATE TRIGGER {trigger} AFTER {action} ON {connection.ops.quote_name(table)} "
+            f"FOR EACH STATEMENT EXECUTE FUNCTION {function}()",
+        ]
+    return statements
+
+
+def _events(connection: BaseDatabaseWrapper, model: type[Model]) -> dict[str, str]:
+    watched = [
+        connection.ops.quote_name(field.name)
+        for field in model._meta.local_concrete_fields
+        if field.name not in _UNWATCHED_FIELDS
+    ]
+    return {
+        "insert": "INSERT",
+        "update": f"UPDATE OF {', '.join(watched)}",
+        "delete": "DELETE",
+    }

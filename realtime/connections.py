@@ -1,0 +1,141 @@
+"""The connections of this process: found by client or user, turned over in slices.
+
+Owned by the instance. What a connection does at its turn is the session's.
+"""
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Final, Protocol
+
+from realtime import conf
+from realtime.presence import Member
+from realtime.protocol.disconnects import Disconnect
+from realtime.wheel import Wheel
+
+TICK_SECONDS: Final = 0.1
+
+
+class Connection(Protocol):
+    """What the table asks of a session."""
+
+    client: str
+    user: str
+
+    def ping(self) -> None:
+        """Send a ping."""
+
+    def check_pong(self) -> None:
+        """Close the connection if its last ping is unanswered."""
+
+    def check_time(self) -> None:
+        """Do what was due at the time asked for with ``call_at``."""
+
+    def check_subscriptions(self) -> None:
+        """End the subscriptions that have expired."""
+
+    def members(self) -> list[Member]:
+        """Return the presence entries to renew."""
+
+    def disconnect(self, disconnect: Disconnect) -> None:
+        """Close the connection."""
+
+    def unsubscribe_later(self, channel: str) -> None:
+        """End a subscription on behalf of the server API."""
+
+
+class ConnectionTable:
+    """All connections, those that have said who they are by client and user, and their timers.
+
+    Attributes:
+        is_empty: Set while no connection is open.
+    """
+
+    def __init__(self) -> None:
+        settings = conf.current()
+        self._pings: Wheel[Connection] = Wheel(
+            interval_seconds=settings.ping_interval_seconds, tick_seconds=TICK_SECONDS
+        )
+        self._renewals: Wheel[Connection] = Wheel(
+            interval_seconds=settings.presence_renewal_seconds, tick_seconds=TICK_SECONDS
+        )
+        self._pong_slots = round(settings.pong_timeout_seconds / TICK_SECONDS)
+        self._open: dict[Connection, None] = {}
+        self._by_client: dict[str, Connection] = {}
+        self._by_user: dict[str, dict[Connection, None]] = {}
+        self._timers: list[tuple[float, int, Connection]] = []
+        self._timer_order = itertools.count()
+        self.is_empty = asyncio.Event()
+        self.is_empty.set()
+
+    def __len__(self) -> int:
+        return len(self._by_client)
+
+    def __iter__(self) -> Iterator[Connection]:
+        """Give every open connection, also those that have not said who they are."""
+        return iter(list(self._open))
+
+    @property
+    def user_count(self) -> int:
+        """How many different users are connected; the anonymous one counts."""
+        return len(self._by_user)
+
+    def open(self, connection: Connection) -> None:
+        """Take in a connection that was just accepted."""
+        self._open[connection] = None
+        self.is_empty.clear()
+
+    def identify(self, connection: Connection) -> None:
+        """Let a connection be found: it has said who it is."""
+        self._by_client[connection.client] = connection
+        self._by_user.setdefault(connection.user, {})[connection] = None
+        self._pings.add(connection)
+        self._renewals.add(connection)
+
+    def discard(self, connection: Connection) -> None:
+        """Forget a connection, if it is known."""
+        self._open.pop(connection, None)
+        if not self._open:
+            self.is_empty.set()
+        if self._by_client.pop(connection.client, None) is None:
+            return
+        siblings = self._by_user[connection.user]
+        del siblings[connection]
+        if not siblings:
+            del self._by_user[connection.user]
+        self._pings.discard(connection)
+        self._renewals.discard(connection)
+
+    def find(
+        self, user: str, *, client: str = "", session: str = "", whitelist: Sequence[str] = ()
+    ) -> list[Connection]:
+        """Return the connections of a user that the server API means.
+
+        ``session`` names a connection of the emulated transports, of which there are none.
+        """
+        if session:
+            return []
+        return [
+            each
+            for each in self._by_user.get(user, ())
+            if (not client or each.client == client) and each.client not in whitelist
+        ]
+
+    def call_at(self, at: float, connection: Connection) -> None:
+        """Ask for ``check_time`` at a time of the loop's clock, besides what was asked before."""
+        heapq.heappush(self._timers, (at, next(self._timer_order), connection))
+
+    def tick(self, now: float) -> list[Member]:
+        """Do what is due for the slice whose turn it is; return presence entries to renew."""
+        for connection in self._pings.turn():
+            connection.ping()
+        for connection in self._pings.behind(self._pong_slots):
+            connection.check_pong()
+        while self._timers and self._timers[0][0] <= now:
+            heapq.heappop(self._timers)[2].check_time()
+        members: list[Member] = []
+        for connection in self._renewals.turn():
+            connection.check_subscriptions()
+            members += connection.members()
+        return members

@@ -1,0 +1,212 @@
+"""Channels' side of a connection: frames in, frames out, close codes. No rules.
+
+Runs on any ASGI server. Ours offers a frame writer in the scope; elsewhere ``SendWriter`` brings
+frames to plain ``send``.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+from channels.exceptions import StopConsumer
+from channels.generic.websocket import AsyncWebsocketConsumer
+from django.conf import settings
+
+from realtime import conf, instance, origins
+from realtime.outbox import FRAME_WRITER, FrameWriter, Outbox
+from realtime.protocol import websocket
+from realtime.protocol.disconnects import SERVER_ERROR, SHUTDOWN, Disconnect
+from realtime.session import Session
+
+logger = logging.getLogger(__name__)
+
+DENIAL: Final = "websocket.http.response"
+JSON_SUBPROTOCOL: Final = "centrifuge-json"
+PROTOBUF_SUBPROTOCOL: Final = "centrifuge-protobuf"
+
+Scope = dict[str, Any]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+
+
+class Refusal(Exception):  # an outcome
+    """The handshake is answered with an HTTP status."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class SendWriter:
+    """A ``FrameWriter`` on plain ASGI ``send``: one task a connection brings frames out in order.
+
+    What waits here counts as queued; beyond the outbox's bound the connection is closed as slow.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._queue: deque[dict[str, Any]] = deque()
+        self._bytes = 0
+        self._is_closed = False
+        self._wake = asyncio.Event()
+        self._task = asyncio.create_task(self._run(), name="send frames")
+
+    def write_frame(self, frame: bytes) -> None:
+        """Queue a frame."""
+        if not self._is_closed:
+            text = websocket.payload_of(frame).decode()
+            self._put({"type": "websocket.send", "text": text}, len(frame))
+
+    def close(self, code: int, reason: str) -> None:
+        """Queue the close."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._put({"type": "websocket.close", "code": code, "reason": reason}, 0)
+
+    def queued_bytes(self) -> int:
+        """Return what waits."""
+        return self._bytes
+
+    def _put(self, message: dict[str, Any], size_bytes: int) -> None:
+        self._queue.append(message)
+        self._bytes += size_bytes
+        self._wake.set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                message = self._queue.popleft()
+                await self._send(message)
+                self._bytes -= len(message.get("text", ""))
+                if message["type"] == "websocket.close":
+                    return
+
+    def stop(self) -> None:
+        """End the task; the connection is gone."""
+        self._is_closed = True
+        self._task.cancel()
+
+
+class ConnectionConsumer(AsyncWebsocketConsumer):
+    """One client connection.
+
+    A Channels consumer with a loop of its own: the parent's costs two tasks a connection and a
+    hop to a thread for every message, both ways.
+    """
+
+    channel_layer_alias = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the connection from handshake to end."""
+        message = await receive()
+        if message["type"] != "websocket.connect":
+            return
+        try:
+            subprotocol = _negotiated(scope)
+        except Refusal as refusal:
+            await _deny(scope, send, refusal)
+            return
+        await send({"type": "websocket.accept", "subprotocol": subprotocol})
+        await _converse(scope, receive, send)
+
+    async def dispatch(self, message: dict[str, Any]) -> None:
+        """Nothing is dispatched: ``__call__`` reads by itself."""
+        raise StopConsumer
+
+
+async def _converse(scope: Scope, receive: Receive, send: Send) -> None:
+    running = await instance.ensure_started()
+    given: FrameWriter | None = scope.get("extensions", {}).get(FRAME_WRITER)
+    own = None if given is not None else SendWriter(send)
+    writer = given or own
+    assert writer is not None
+    outbox = Outbox(writer, limit_bytes=conf.current().queue_max_bytes)
+    session = Session(running, outbox)
+    code: int | None = None
+    try:
+        if running.is_draining:
+            session.disconnect(SHUTDOWN)
+        code = await _receive_until_closed(session, receive)
+    except Exception:
+        logger.exception("the conversation with client %s failed", session.client)
+        session.disconnect(SERVER_ERROR)
+    finally:
+        _log_close(scope, session, outbox.closed_with, code)
+        if own is not None and outbox.closed_with is None:
+            own.stop()
+        await session.end()
+
+
+async def _receive_until_closed(session: Session, receive: Receive) -> int | None:
+    while True:
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            code: int | None = message.get("code")
+            return code
+        text = message.get("text")
+        await session.receive(text if text is not None else message["bytes"])
+
+
+def _negotiated(scope: Scope) -> str | None:
+    """Return the subprotocol to accept with, None for none.
+
+    Raises:
+        Refusal: The page's origin is not allowed, or the client wants Protobuf.
+    """
+    headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+    origin = headers.get(b"origin")
+    host = headers.get(b"host", "")
+    if not origins.is_allowed(origin, scheme=_scheme(scope, headers), host=host):
+        logger.warning(
+            "origin %r refused (403): add it to REALTIME_ALLOWED_ORIGINS",
+            origin,
+            extra={"code": 403},
+        )
+        raise Refusal(403, "Origin not allowed")
+    # centrifuge-python up to 0.5 sends the header with an empty value, which asks for nothing.
+    asked = [name for name in scope.get("subprotocols", ()) if name]
+    query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
+    by_query = "protobuf" in (query.get("format", []) + query.get("cf_protocol", []))
+    if by_query or (PROTOBUF_SUBPROTOCOL in asked and JSON_SUBPROTOCOL not in asked):
+        logger.warning("a client asked for Protobuf, refused (400): use JSON", extra={"code": 400})
+        raise Refusal(400, "Protobuf is not supported")
+    return JSON_SUBPROTOCOL if JSON_SUBPROTOCOL in asked else None
+
+
+def _scheme(scope: Scope, headers: dict[bytes, str]) -> str:
+    """Return the scheme as the client sees it; a proxy is believed only where settings say so."""
+    trusted: tuple[str, str] | None = getattr(settings, "SECURE_PROXY_SSL_HEADER", None)
+    if trusted is not None:
+        name = trusted[0].removeprefix("HTTP_").replace("_", "-").lower().encode()
+        return "https" if headers.get(name) == trusted[1] else "http"
+    return "https" if scope.get("scheme") in ("wss", "https") else "http"
+
+
+async def _deny(scope: Scope, send: Send, refusal: Refusal) -> None:
+    if DENIAL not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": 1000, "reason": str(refusal)})
+        return
+    await send({"type": f"{DENIAL}.start", "status": refusal.status, "headers": []})
+    await send({"type": f"{DENIAL}.body", "body": str(refusal).encode()})
+
+
+def _log_close(
+    scope: Scope, session: Session, closed_with: Disconnect | None, code: int | None
+) -> None:
+    by_server = closed_with is not None
+    logger.info(
+        "closed",
+        extra={
+            "client": session.client,
+            "user": session.user,
+            "code": closed_with.code if closed_with is not None else code,
+            "reason": closed_with.reason if closed_with is not None else "",
+            "by": "server" if by_server else "client",
+            "address": (scope.get("client") or ["unix"])[0],
+        },
+    )

@@ -1,0 +1,271 @@
+"""One server process: builds its parts and runs its background loops.
+
+``serve`` starts it before it listens; elsewhere the first connection of an event loop does.
+``current()`` is the only global.
+"""
+
+import asyncio
+import logging
+import socket
+import time
+import uuid
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import msgspec
+from asgiref.sync import sync_to_async
+from channels.layers import get_channel_layer
+from django.db import Error as DatabaseError
+from django.db import close_old_connections
+
+from realtime import conf, demo, registry, snapshot
+from realtime.broker.broker import Broker
+from realtime.broker.reads import SharedReads
+from realtime.connections import TICK_SECONDS, ConnectionTable
+from realtime.control import ControlCommand, ControlReader, DisconnectCommand
+from realtime.hub import Hub
+from realtime.layers import HeliographChannelLayer, LayerMessage
+from realtime.presence import Member, Presence
+from realtime.protocol.disconnects import SHUTDOWN, Disconnect
+from realtime.protocol.errors import BrokerUnavailable
+from realtime.redis_client import RedisServers
+from realtime.snapshot import Snapshot
+
+logger = logging.getLogger(__name__)
+
+QUIET_CHECK_LIMIT: Final = 500
+SPREAD_SLICE_SECONDS: Final = 0.05
+_decode_question = msgspec.json.Decoder(registry.Question).decode
+
+
+class Instance:
+    """The parts of one process, on one event loop.
+
+    Attributes:
+        snapshot: Namespaces and keys as last read; None until the database has answered.
+        is_draining: Whether it takes no new connections because it is about to end.
+    """
+
+    def __init__(self) -> None:
+        settings = conf.current()
+        layer = get_channel_layer()
+        assert isinstance(layer, HeliographChannelLayer), "a system check has said so"
+        self.uid = str(uuid.uuid4())
+        self.loop = asyncio.get_running_loop()
+        self.layer = layer.on_this_loop()
+        self.servers = RedisServers()
+        self.broker = Broker(self.servers)
+        self.reads = SharedReads(self.broker, limit=settings.recovery_max_publications)
+        self.presence = Presence(self.servers)
+        self.hub = Hub(self.layer, self.broker)
+        self.connections = ConnectionTable()
+        self.snapshot: Snapshot | None = None
+        self.is_draining = False
+        self.failure: BaseException | None = None
+        self._control = ControlReader(
+            self.layer,
+            self.servers,
+            obey=self._obey,
+            lose=self._close_everybody,
+            notice=self._notice,
+        )
+        self._started_at = time.monotonic()
+        self._loops: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # Life ------------------------------------------------------------------------------------
+
+    def start(self, *, on_failure: Callable[[], None] | None = None) -> None:
+        """Start the background loops; ``on_failure`` is called if one of them breaks."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and task.exception() is not None:
+                self.failure = task.exception()
+                logger.critical("the instance has failed", exc_info=self.failure)
+                if on_failure is not None:
+                    on_failure()
+
+        self._loops = asyncio.create_task(self._run(), name="instance")
+        self._loops.add_done_callback(ended)
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._poll_snapshot(), name="snapshot")
+            tasks.create_task(self._tick(), name="tick")
+            tasks.create_task(self._check_positions(), name="positions")
+            tasks.create_task(self._control.run(), name="control")
+            tasks.create_task(registry.keep_beating(self.servers, self.uid), name="beat")
+            if conf.current().demo:
+                clock = demo.tick(self.broker, lambda: self.snapshot or Snapshot())
+                tasks.create_task(clock, name="demo clock")
+
+    async def stop(self) -> None:
+        """End the loops and close what leads to Redis."""
+        if self._loops is not None:
+            self._loops.cancel()
+            await asyncio.wait([self._loops])
+        await self.hub.close()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self.layer.flush()
+        await self.servers.close()
+
+    async def drain(self, *, seconds: float) -> None:
+        """Close every connection with 3001, spread over ``seconds``, and wait for their ends."""
+        self.is_draining = True
+        await self._spread(SHUTDOWN, seconds)
+        async with asyncio.timeout(conf.current().broker_timeout_seconds + 1.0):
+            await self.connections.is_empty.wait()
+
+    async def _spread(self, disconnect: Disconnect, seconds: float) -> None:
+        connections = list(self.connections)
+        slices = max(1, round(seconds / SPREAD_SLICE_SECONDS))
+        size = max(1, -(-len(connections) // slices))
+        for start in range(0, len(connections), size):
+            for connection in connections[start : start + size]:
+                connection.disconnect(disconnect)
+            if start + size < len(connections):
+                await asyncio.sleep(SPREAD_SLICE_SECONDS)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        """Run something to its end beside everything else; its failure is logged."""
+        task = asyncio.create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("task %s failed", task.get_name(), exc_info=task.exception())
+
+    # Loops -----------------------------------------------------------------------------------
+
+    async def load_snapshot(self) -> None:
+        """Read namespaces and keys if they changed.
+
+        Raises:
+            django.db.Error: The database did not answer; the last snapshot stands.
+        """
+        # Its own thread, because the thread-sensitive one may be busy with a slow view.
+        load = sync_to_async(_load_snapshot, thread_sensitive=False)
+        self.snapshot = await load(self.snapshot)
+
+    async def _poll_snapshot(self) -> None:
+        was_failing = False
+        while True:
+            try:
+                await self.load_snapshot()
+                was_failing = False
+            except DatabaseError as error:
+                if not was_failing:
+                    logger.error("namespaces and keys cannot be read: %s", error)
+                was_failing = True
+            await asyncio.sleep(conf.current().snapshot_poll_seconds)
+
+    async def _tick(self) -> None:
+        next_at = self.loop.time()
+        while True:
+            # What a stalled loop missed is not made up for: it would look like silent clients.
+            next_at = max(next_at + TICK_SECONDS, self.loop.time())
+            await asyncio.sleep(next_at - self.loop.time())
+            members = self.connections.tick(self.loop.time())
+            if members:
+                self.spawn(self._renew(members), "renew presence")
+
+    async def _renew(self, members: list[Member]) -> None:
+        failed = sum(outcome is not None for outcome in await self.presence.renew(members))
+        if failed:
+            logger.warning("%d presence entries were not renewed", failed)
+
+    async def _check_positions(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            quiet_seconds = conf.current().position_check_seconds
+            await self.hub.check_quiet(quiet_seconds=quiet_seconds, limit=QUIET_CHECK_LIMIT)
+
+    # Control ---------------------------------------------------------------------------------
+
+    def _obey(self, command: ControlCommand) -> None:
+        if isinstance(command, DisconnectCommand):
+            disconnect = Disconnect(command.code, command.reason)
+            for connection in self.connections.find(
+                command.user,
+                client=command.client,
+                session=command.session,
+                whitelist=command.whitelist,
+            ):
+                connection.disconnect(disconnect)
+            return
+        for connection in self.connections.find(
+            command.user, client=command.client, session=command.session
+        ):
+            connection.unsubscribe_later(command.channel)
+
+    def _close_everybody(self) -> None:
+        self.spawn(self._spread(SHUTDOWN, conf.current().drain_seconds), "close everybody")
+
+    def _notice(self, message: LayerMessage) -> None:
+        if message.type == registry.SURVEY:
+            self.spawn(self._answer(_decode_question(message.body)), "answer a survey")
+
+    async def _answer(self, question: registry.Question) -> None:
+        content: object
+        if question.op == "info":
+            content = self.info()
+        elif question.op == "channels":
+            content = self.hub.client_counts(question.pattern)
+        else:
+            return  # a newer version's question
+        try:
+            await self.servers.run(registry.answer(question, self.uid, content))
+        except BrokerUnavailable as error:
+            logger.warning("a survey was not answered: %s", error)
+
+    def info(self) -> registry.NodeInfo:
+        """Return what the server API shows of this instance."""
+        channels = self.hub.channels.values()
+        return registry.NodeInfo(
+            uid=self.uid,
+            name=f"{socket.gethostname()}_{self.uid[:8]}",
+            version=conf.SERVER_VERSION,
+            num_clients=len(self.connections),
+            num_users=self.connections.user_count,
+            num_subs=sum(len(channel.subscriptions) for channel in channels),
+            num_channels=sum(bool(channel.subscriptions) for channel in channels),
+            uptime=int(time.monotonic() - self._started_at),
+        )
+
+
+def _load_snapshot(known: Snapshot | None) -> Snapshot:
+    close_old_connections()
+    try:
+        return snapshot.load_if_changed(known)
+    finally:
+        close_old_connections()
+
+
+_current: Instance | None = None
+
+
+def current() -> Instance | None:
+    """Return the instance of this process, None if it runs none."""
+    return _current
+
+
+async def ensure_started(*, on_failure: Callable[[], None] | None = None) -> Instance:
+    """Return the instance of the running loop, started if it was not."""
+    global _current
+    if _current is None or _current.loop is not asyncio.get_running_loop():
+        _current = Instance()
+        _current.start(on_failure=on_failure)
+    return _current
+
+
+async def stop_current() -> None:
+    """Stop the instance of this process, if it runs one."""
+    global _current
+    stopped, _current = _current, None
+    if stopped is not None:
+        await stopped.stop()

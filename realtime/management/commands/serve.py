@@ -1,0 +1,115 @@
+"""``manage.py serve``: the server."""
+
+import logging
+import sys
+from argparse import SUPPRESS
+from collections.abc import Callable
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.core.management.base import CommandError, CommandParser
+from django.db import Error as DatabaseError
+
+from realtime import conf
+from realtime.management import banner
+from realtime.management.serving import (
+    END_MARGIN_SECONDS,
+    ServingCommand,
+    child_command,
+    describe_stores,
+    raise_open_files_limit,
+    serve_here,
+    var_dir,
+)
+from realtime.server import first_run, preflight
+from realtime.server.supervisor import Supervisor, bind, tied_to_supervisor
+
+logger = logging.getLogger(__name__)
+
+
+class Command(ServingCommand):
+    """Serves the site and the WebSockets until a signal."""
+
+    help = (
+        "Serve the site and the WebSockets.\n\n"
+        "  manage.py serve\n"
+        "  manage.py serve --host 0.0.0.0 --port 80 --processes 4\n"
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Add ours; each falls back to the setting of its name."""
+        parser.add_argument("--host", help="Address to listen on (HOST, 127.0.0.1).")
+        parser.add_argument("--port", type=int, help="Port to listen on (PORT, 8000).")
+        parser.add_argument(
+            "--processes", type=int, help="How many processes share the port (PROCESSES, 1)."
+        )
+        parser.add_argument("--fd", type=int, help="Listening IPv4 socket to take over instead.")
+        parser.add_argument(
+            "--dev",
+            action="store_true",
+            help="First migrate and make a login, an API key and the namespace demo, if missing.",
+        )
+        parser.add_argument("--supervisor-fd", type=int, help=SUPPRESS)
+
+    def handle(self, *_: Any, **options: Any) -> None:
+        """Serve; leave with the server's exit code."""
+        raise_open_files_limit()
+        host = options["host"] or getattr(settings, "HOST", "127.0.0.1")
+        port = getattr(settings, "PORT", 8000) if options["port"] is None else options["port"]
+        processes = options["processes"] or getattr(settings, "PROCESSES", 1)
+        with self.one_line_errors():
+            if options["supervisor_fd"] is not None:
+                code = self._serve_as_child(options["fd"], options["supervisor_fd"])
+            else:
+                code = self._serve(host, port, processes, fd=options["fd"], is_dev=options["dev"])
+        if code:
+            sys.exit(code)
+
+    def _serve_as_child(self, fd: int, supervisor_fd: int) -> int:
+        # The parent has looked for what must be there. A child that starts again later comes up
+        # without it, not ready, and heals by itself.
+        with tied_to_supervisor(supervisor_fd) as on_ready:
+            return serve_here(fd=fd, on_ready=on_ready)
+
+    def _serve(self, host: str, port: int, processes: int, *, fd: int | None, is_dev: bool) -> int:
+        if fd is not None and processes > 1:
+            raise CommandError("--fd is one socket: it goes with one process", returncode=2)
+        if fd is None:
+            preflight.check_port(host, port)
+        with self.stores():
+            tell = self._prepare(host, port, processes, is_dev=is_dev)
+            if processes > 1:
+                return self._supervise(host, port, processes, on_ready=tell)
+            return serve_here(host=host, port=port, fd=fd, on_ready=tell)
+
+    def _supervise(
+        self, host: str, port: int, processes: int, *, on_ready: Callable[[], None]
+    ) -> int:
+        return Supervisor(
+            child_command(),
+            bind(host, port, count=processes),
+            on_ready=on_ready,
+            end_seconds=conf.current().drain_seconds + END_MARGIN_SECONDS,
+        ).run()
+
+    def _prepare(self, host: str, port: int, processes: int, *, is_dev: bool) -> Callable[[], None]:
+        """Do what comes before listening; return what to say once it listens."""
+        if not is_dev:
+            if missing := preflight.unapplied_migrations():
+                self.stderr.write(
+                    f"{missing} migrations are not applied: run `manage.py migrate`",
+                    self.style.WARNING,
+                )
+            return lambda: logger.info(
+                "serving http://%s:%d/ with %d process(es)", host, port, processes
+            )
+        try:
+            found = first_run.prepare(var_dir())
+        except (DatabaseError, OSError, ValidationError) as error:
+            why = " ".join(str(error).split())
+            raise CommandError(f"cannot make what the first run needs: {why}") from error
+        text = banner.development(
+            url=banner.url_of(host, port), found=found, stores=describe_stores(), style=self.style
+        )
+        return lambda: self.stdout.write(text)

@@ -1,0 +1,126 @@
+"""What ``serve`` and ``runserver`` have in common: what must be there first, and signals."""
+
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+from channels.routing import get_default_application
+from django.core.management.base import BaseCommand, CommandError
+from django.db import connection
+
+from realtime import conf
+from realtime.redis_client import hosts
+from realtime.server import embedded, preflight
+from realtime.server.embedded import embedded_valkey
+from realtime.server.supervisor import ECHO_SECONDS
+from realtime.server.valkey_process import EmbeddedValkeyError
+
+EXIT_ERROR: Final = 1
+EXIT_NOT_READY: Final = 3
+END_MARGIN_SECONDS: Final = 10.0  # beyond its drain, before a process that ends is killed
+_OPEN_FILES: Final = 1024 * 1024
+
+
+class ServingCommand(BaseCommand):
+    """A command that serves until a signal; what is missing is told in one line."""
+
+    requires_migrations_checks = False
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        """Run the command; a signal that comes while it prepares ends it in order."""
+        _interrupt_on_signals()
+        try:
+            return super().execute(*args, **options)
+        except KeyboardInterrupt:
+            sys.exit(128 + signal.SIGINT)
+
+    @contextmanager
+    def one_line_errors(self) -> Iterator[None]:
+        """Turn what is missing into an error message and an exit code."""
+        try:
+            yield
+        except preflight.PortTaken as error:
+            raise CommandError(str(error), returncode=EXIT_ERROR) from error
+        except (preflight.NotReady, EmbeddedValkeyError) as error:
+            raise CommandError(str(error), returncode=EXIT_NOT_READY) from error
+
+    @contextmanager
+    def stores(self) -> Iterator[None]:
+        """Have the database and Redis within reach while the block runs.
+
+        Raises:
+            NotReady, EmbeddedValkeyError: One of them is not.
+        """
+        preflight.check_database()
+        if not uses_embedded_valkey():
+            preflight.check_redis()
+            yield
+            return
+        with embedded_valkey(var_dir()):
+            yield
+            # What a sender and make pass on twice is one signal; a later one ends this at once.
+            _interrupt_on_signals(deaf_seconds=ECHO_SECONDS)
+
+
+def serve_here(
+    *,
+    on_ready: Callable[[], None],
+    host: str | None = None,
+    port: int | None = None,
+    fd: int | None = None,
+) -> int:
+    """Run the server in this process until a signal; return its exit code."""
+    # Not at the top: it makes Twisted's event loop, which a supervisor has no use for.
+    from realtime.server.server import run
+
+    return run(get_default_application(), host=host, port=port, fd=fd, on_ready=on_ready)
+
+
+def child_command() -> list[str]:
+    """Return how a child of a supervisor is started: as this process was."""
+    package = getattr(sys.modules["__main__"], "__package__", None)
+    program = ["-m", package] if package else [sys.argv[0]]
+    return [sys.executable, *program, "serve", "--skip-checks"]
+
+
+def describe_stores() -> str:
+    """Return in a few words where everything is kept."""
+    redis = "embedded Valkey" if uses_embedded_valkey() else preflight.name_of_redis(hosts()[0])
+    return f"{connection.display_name} and {redis}"
+
+
+def var_dir() -> Path:
+    """Return the folder that keeps what outlives a process."""
+    return Path(conf.current().var_dir)
+
+
+def uses_embedded_valkey() -> bool:
+    """Tell whether the channel layer is pointed at the embedded Valkey and nothing else."""
+    addresses = [host.get("address") for host in hosts()]
+    return addresses == [embedded.address(var_dir())]
+
+
+def raise_open_files_limit() -> None:
+    """Let this process and its children hold as many sockets as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _interrupt_on_signals(*, deaf_seconds: float = 0.0) -> None:
+    deaf_until = time.monotonic() + deaf_seconds
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        if time.monotonic() >= deaf_until:
+            raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup wants SIGHUP ignored
+            signal.signal(number, interrupt)

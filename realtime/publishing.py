@@ -1,0 +1,118 @@
+"""From what somebody wants published to the act that does it.
+
+Called by the session for clients and by ``services`` for everybody else; who may publish was
+decided before. Every bound that protects receivers is checked here, once, at the sender.
+"""
+
+from dataclasses import dataclass
+
+import msgspec
+from msgspec import Raw
+
+from realtime import conf
+from realtime.broker import acts
+from realtime.broker.acts import Published, Retention
+from realtime.protocol import codec
+from realtime.protocol.errors import BadRequest
+from realtime.protocol.messages import UINT64_MAX, ClientInfo, Publication, is_absent
+from realtime.redis_client import Act
+from realtime.snapshot import ChannelOptions
+
+IDEMPOTENCY_KEY_MAX_BYTES = 256
+TAGS_MAX_BYTES = 4096
+VERSION_EPOCH_MAX_BYTES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class PublishOptions:
+    """How one publication differs from what its namespace says.
+
+    Attributes:
+        skip_history: Sent to who is there, not kept: it has no offset.
+        tags: Texts that travel with the publication.
+        idempotency_key: A repeat within five minutes answers with the first one's position.
+        version: Above 0, a publication that is not newer than the last one is dropped.
+        version_epoch: Versions compare only within one; empty stands for any.
+    """
+
+    skip_history: bool = False
+    tags: dict[str, str] | None = None
+    idempotency_key: str = ""
+    version: int = 0
+    version_epoch: str = ""
+
+
+PLAIN = PublishOptions()
+
+
+def prepare(
+    channel: str,
+    data: Raw,
+    namespace: ChannelOptions,
+    *,
+    options: PublishOptions = PLAIN,
+    info: ClientInfo | None = None,
+) -> Act[Published]:
+    """Return the act that publishes ``data``.
+
+    Raises:
+        BadRequest: Empty data, not JSON as every receiver reads it, not of the namespace's
+            format, larger than ``publication_max_bytes``, or an option out of bounds.
+    """
+    _check_options(options)
+    body = codec.encode_publication(
+        Publication(data=_checked(data, namespace), info=info, tags=options.tags or None)
+    )
+    kept = namespace.has_history and not options.skip_history
+    retention = Retention(namespace.history_size, namespace.history_ttl) if kept else Retention()
+    return acts.publish(
+        channel,
+        body,
+        retention=retention,
+        idempotency_key=options.idempotency_key,
+        version=options.version,
+        version_epoch=options.version_epoch,
+    )
+
+
+def _checked(data: Raw, namespace: ChannelOptions) -> Raw:
+    if is_absent(data):
+        raise BadRequest("no data")
+    if len(bytes(data)) > conf.current().publication_max_bytes:
+        raise BadRequest(f"data exceeds {conf.current().publication_max_bytes} bytes")
+    payload = codec.payload(data)
+    if namespace.publication_data_format == "json_object" and not payload.lstrip().startswith(b"{"):
+        raise BadRequest("data is not a JSON object")
+    return Raw(payload)
+
+
+def _check_options(options: PublishOptions) -> None:
+    if _size(options.idempotency_key) > IDEMPOTENCY_KEY_MAX_BYTES:
+        raise BadRequest(f"idempotency_key exceeds {IDEMPOTENCY_KEY_MAX_BYTES} bytes")
+    if not 0 <= options.version <= UINT64_MAX:
+        raise BadRequest("version is not an unsigned 64-bit number")
+    if _size(options.version_epoch) > VERSION_EPOCH_MAX_BYTES:
+        raise BadRequest(f"version_epoch exceeds {VERSION_EPOCH_MAX_BYTES} bytes")
+    if options.tags and sum(_size(k) + _size(v) for k, v in options.tags.items()) > TAGS_MAX_BYTES:
+        raise BadRequest(f"tags exceed {TAGS_MAX_BYTES} bytes")
+
+
+def _size(text: str) -> int:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError as error:
+        raise BadRequest("not valid Unicode") from error
+
+
+def encoded(data: object) -> Raw:
+    """Return a Python value as JSON; ``Raw`` is taken as it is.
+
+    Raises:
+        BadRequest: It has no JSON form.
+    """
+    if isinstance(data, Raw):
+        return data
+    try:
+        return Raw(msgspec.json.encode(data))
+    except (TypeError, ValueError, UnicodeError, RecursionError) as error:
+        raise BadRequest(f"data has no JSON form: {error}") from error

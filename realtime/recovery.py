@@ -1,0 +1,86 @@
+"""What a returning client missed, or why it cannot be shown; pure.
+
+Called with what was read from a channel's stream. Offsets compare only within an epoch, and one
+epoch back: after a restart of Redis the old epoch is good up to where its files ended.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from realtime.protocol.messages import Publication, StreamPosition
+
+
+UNKNOWN = StreamPosition()
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Part of a channel's stream.
+
+    Attributes:
+        publications: In the order they were asked for.
+        position: The stream's top.
+        previous: Where the epoch before this one ended; ``("", 0)`` if that is unknown.
+    """
+
+    publications: Sequence[Publication]
+    position: StreamPosition
+    previous: StreamPosition = UNKNOWN
+
+    def knows(self, epoch: str) -> bool:
+        """Tell whether offsets of an epoch may still mean the same here."""
+        return epoch == self.position.epoch or (
+            epoch == self.previous.epoch and self.previous.epoch != ""
+        )
+
+    def continues(self, position: StreamPosition) -> bool:
+        """Tell whether a position's offset still means the same in this stream.
+
+        An empty epoch stands for any.
+        """
+        if position.epoch in ("", self.position.epoch):
+            return position.offset <= self.position.offset
+        is_previous = position.epoch == self.previous.epoch and self.previous.epoch != ""
+        return is_previous and position.offset <= self.previous.offset
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """The outcome of a recovery: whether it holds, and the publications missed, oldest first."""
+
+    is_recovered: bool
+    publications: Sequence[Publication] = ()
+
+
+FAILED = Recovery(is_recovered=False)
+
+
+def recover(
+    since: StreamPosition,
+    history: History,
+    *,
+    limit: int,
+    bytes_max: int,
+    size_of: Callable[[Publication], int],
+) -> Recovery:
+    """Return what follows ``since``, or that it cannot be shown whole.
+
+    Args:
+        since: What the client holds; an empty epoch stands for any.
+        history: The newest publications of the stream, oldest first, up to its top.
+        limit: Most publications to give; a client that missed more is not recovered.
+        bytes_max: Most bytes to give, so that a reply never fills a queue by itself.
+        size_of: Bytes that a publication takes in a reply.
+    Source: Centrifugo client protocol, the recovered test of stream mode.
+    """
+    if not history.continues(since):
+        return FAILED
+    missed = [entry for entry in history.publications if entry.offset > since.offset]
+    if not missed:
+        return Recovery(since.offset == history.position.offset)
+    reaches = missed[0].offset == since.offset + 1 and missed[-1].offset == history.position.offset
+    if not reaches or len(missed) > limit:
+        return FAILED
+    if sum(map(size_of, missed)) > bytes_max:
+        return FAILED
+    return Recovery(True, missed)

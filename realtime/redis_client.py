@@ -1,0 +1,248 @@
+"""Connections to the Redis servers of the channel layer, with deadlines and scripts.
+
+``RedisServers`` for coroutines, ``SyncRedisServers`` for threads and commands; both run the same
+``Act``, so that each thing done in Redis is written once. Where Redis is, ``CHANNEL_LAYERS`` says.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+
+import redis
+import redis.asyncio as aioredis
+from channels_redis.utils import _consistent_hash, decode_hosts
+from django.conf import settings
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError
+from redis.retry import Retry
+
+from realtime import conf
+from realtime.protocol.errors import BrokerUnavailable
+
+LAYER_ALIAS: Final = "default"
+COMMAND_CONNECTIONS: Final = 32
+
+T = TypeVar("T")
+
+
+class Script(NamedTuple):
+    """A Lua script and the digest that Redis knows it by."""
+
+    text: str
+    sha: str
+
+
+@cache
+def script(*paths: Path) -> Script:
+    """Return the script in ``paths``, read once; the first ones hold what the last one uses."""
+    text = "\n".join(path.read_text() for path in paths)
+    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+class Act(NamedTuple, Generic[T]):
+    """One thing to do in Redis: a script, what it touches, and how to read its answer.
+
+    ``group`` is the layer's group whose place on the ring of servers decides the server.
+    """
+
+    group: str
+    script: Script
+    keys: Sequence[str]
+    args: Sequence[str | bytes | int | float]
+    parse: Callable[[Any], T]
+
+
+def layer_config() -> dict[str, Any]:
+    """Return the ``CONFIG`` of the default channel layer."""
+    config: Any = settings.CHANNEL_LAYERS[LAYER_ALIAS].get("CONFIG", {})
+    return dict(config)
+
+
+def hosts() -> list[dict[str, Any]]:
+    """Return the layer's servers as channels_redis reads them: one dict each, with ``address``."""
+    decoded: list[dict[str, Any]] = decode_hosts(layer_config().get("hosts"))
+    return decoded
+
+
+def group_address(group: str) -> str:
+    """Return the Redis channel that the layer carries a group's messages on."""
+    return f"{layer_config().get('prefix', 'asgi')}__group__{group}"
+
+
+def shard_of(group: str, shard_count: int) -> int:
+    """Return which server holds a group, by the layer's own consistent hash."""
+    return int(_consistent_hash(group_address(group), shard_count))
+
+
+def connection_options(*, timeout_seconds: float | None) -> dict[str, Any]:
+    """Return redis-py options under which no call outlives our own deadline.
+
+    RESP2, because raw replies are read; no retries, because redis-py's can take 15 seconds on a
+    frozen server and would publish twice after an answer was lost.
+    """
+    return {
+        "protocol": 2,
+        "socket_timeout": timeout_seconds,
+        "socket_connect_timeout": conf.current().broker_timeout_seconds,
+        "socket_keepalive": True,
+        "retry": Retry(NoBackoff(), 0),
+        "retry_on_error": [],
+        "health_check_interval": 0,
+    }
+
+
+def pool_options(host: dict[str, Any], *, timeout_seconds: float | None) -> dict[str, Any]:
+    """Return the options of a host's pool; what the deployment says of a host stands."""
+    given = {key: value for key, value in host.items() if key not in ("address", "socket_timeout")}
+    options = connection_options(timeout_seconds=timeout_seconds) | given
+    if str(host.get("address", "")).startswith("unix"):
+        options.pop("socket_keepalive")  # a unix socket knows no such option
+        options.pop("socket_connect_timeout")
+    return options
+
+
+class RedisServers:
+    """The layer's servers, for the coroutines of one event loop."""
+
+    def __init__(self) -> None:
+        timeout_seconds = conf.current().broker_timeout_seconds
+        self.timeout_seconds = timeout_seconds
+        self.clients = [
+            aioredis.Redis.from_pool(
+                aioredis.BlockingConnectionPool.from_url(
+                    host["address"],
+                    max_connections=COMMAND_CONNECTIONS,
+                    timeout=timeout_seconds,
+                    **pool_options(host, timeout_seconds=timeout_seconds),
+                )
+            )
+            for host in hosts()
+        ]
+
+    def client_of(self, group: str) -> aioredis.Redis:
+        """Return the client of the server that holds a group."""
+        return self.clients[shard_of(group, len(self.clients))]
+
+    async def run(self, act: Act[T]) -> T:
+        """Carry out one act.
+
+        Raises:
+            BrokerUnavailable: No answer within ``broker_timeout_seconds``; whether it was done is
+                not known.
+        """
+        client = self.client_of(act.group)
+        try:
+            async with asyncio.timeout(self.timeout_seconds):
+                answer = await _evaluate(client, act)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise BrokerUnavailable(str(error)) from error
+        return act.parse(answer)
+
+    async def run_many(self, acts: Sequence[Act[T]]) -> list[T | BrokerUnavailable]:
+        """Carry out several acts, one round trip a server; each has its own outcome."""
+        outcomes: list[T | BrokerUnavailable] = [BrokerUnavailable("not run")] * len(acts)
+        shards: dict[int, list[int]] = {}
+        for index, act in enumerate(acts):
+            shards.setdefault(shard_of(act.group, len(self.clients)), []).append(index)
+        async with asyncio.TaskGroup() as tasks:
+            for shard, indexes in shards.items():
+                tasks.create_task(self._run_on(shard, indexes, acts, outcomes))
+        return outcomes
+
+    async def _run_on(
+        self,
+        shard: int,
+        indexes: list[int],
+        acts: Sequence[Act[T]],
+        outcomes: list[T | BrokerUnavailable],
+    ) -> None:
+        client = self.clients[shard]
+        try:
+            async with asyncio.timeout(self.timeout_seconds):
+                pipeline = client.pipeline(transaction=False)
+                for index in indexes:
+                    act = acts[index]
+                    pipeline.evalsha(act.script.sha, len(act.keys), *act.keys, *act.args)
+                answers = await pipeline.execute(raise_on_error=False)
+                for index, answer in zip(indexes, answers, strict=True):
+                    if isinstance(answer, NoScriptError):
+                        answer = await _evaluate(client, acts[index])
+                    outcomes[index] = _outcome(acts[index], answer)
+        except (RedisError, OSError, TimeoutError) as error:
+            for index in indexes:
+                outcomes[index] = BrokerUnavailable(str(error))
+
+    async def ping(self) -> None:
+        """Ask every server for a sign of life.
+
+        Raises:
+            BrokerUnavailable: One of them gave none in time.
+        """
+        try:
+            async with asyncio.timeout(self.timeout_seconds):
+                for client in self.clients:
+                    await client.ping()
+        except (RedisError, OSError, TimeoutError) as error:
+            raise BrokerUnavailable(str(error)) from error
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for client in self.clients:
+            await client.aclose(close_connection_pool=True)
+
+
+async def _evaluate(client: aioredis.Redis, act: Act[T]) -> Any:
+    keys = len(act.keys)
+    try:
+        return await client.evalsha(act.script.sha, keys, *act.keys, *act.args)
+    except NoScriptError:
+        return await client.eval(act.script.text, keys, *act.keys, *act.args)
+
+
+def _outcome(act: Act[T], answer: Any) -> T | BrokerUnavailable:
+    if isinstance(answer, Exception):
+        return BrokerUnavailable(str(answer))
+    return act.parse(answer)
+
+
+class SyncRedisServers:
+    """The same for threads, commands and views; safe to share between threads."""
+
+    def __init__(self) -> None:
+        timeout_seconds = conf.current().broker_timeout_seconds
+        self.clients = [
+            redis.Redis.from_pool(
+                redis.BlockingConnectionPool.from_url(
+                    host["address"],
+                    max_connections=COMMAND_CONNECTIONS,
+                    timeout=timeout_seconds,
+                    **pool_options(host, timeout_seconds=timeout_seconds),
+                )
+            )
+            for host in hosts()
+        ]
+
+    def run(self, act: Act[T]) -> T:
+        """Carry out one act.
+
+        Raises:
+            BrokerUnavailable: No answer in time; whether it was done is not known.
+        """
+        client = self.clients[shard_of(act.group, len(self.clients))]
+        keys = len(act.keys)
+        try:
+            try:
+                answer = client.evalsha(act.script.sha, keys, *act.keys, *act.args)
+            except NoScriptError:
+                answer = client.eval(act.script.text, keys, *act.keys, *act.args)
+        except (RedisError, OSError) as error:
+            raise BrokerUnavailable(str(error)) from error
+        return act.parse(answer)
+
+    def close(self) -> None:
+        """Close every connection."""
+        for client in self.clients:
+            client.close()

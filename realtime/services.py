@@ -1,0 +1,396 @@
+"""The door for Python code: publish, read and end things, from any process.
+
+``publish`` and its like without a prefix are synchronous and work in views, commands and threads,
+in a process that runs no instance as well; those with an ``a`` are for coroutines. Nobody's
+permission is asked here: who calls this is trusted.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import msgspec
+from asgiref.sync import sync_to_async
+from django.db import Error as DatabaseError
+from django.db import connection, transaction
+
+from realtime import conf, control, instance, presence, registry
+from realtime import snapshot as snapshots
+from realtime.broker import acts
+from realtime.broker.acts import Published
+from realtime.permissions import check_size
+from realtime.protocol.disconnects import FORCE_DISCONNECT
+from realtime.protocol.errors import (
+    BadRequest,
+    BrokerUnavailable,
+    InternalError,
+    NotAvailable,
+    ProtocolError,
+    UnrecoverablePosition,
+)
+from realtime.protocol.messages import (
+    ClientInfo,
+    HistoryResult,
+    PresenceStatsResult,
+    StreamPosition,
+)
+from realtime.publishing import PLAIN, PublishOptions, encoded, prepare
+from realtime.redis_client import Act, RedisServers, SyncRedisServers, T, hosts
+from realtime.registry import NodeInfo
+from realtime.snapshot import ChannelOptions, Snapshot
+
+READINESS_SECONDS: Final = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class PublishItem:
+    """One of several publications."""
+
+    channel: str
+    data: object
+    options: PublishOptions = PLAIN
+
+
+# Publish ------------------------------------------------------------------------------------
+
+
+def publish(
+    channel: str,
+    data: object,
+    *,
+    skip_history: bool = False,
+    tags: dict[str, str] | None = None,
+    idempotency_key: str = "",
+    version: int = 0,
+    version_epoch: str = "",
+) -> StreamPosition:
+    """Publish to everybody subscribed to a channel, on every instance.
+
+    Args:
+        channel: Its namespace must be configured.
+        data: Anything with a JSON form; ``msgspec.Raw`` is taken as JSON already.
+        skip_history: Do not keep it; it gets no offset.
+        tags: Texts that travel with it.
+        idempotency_key: At most 256 bytes; a repeat within five minutes publishes nothing and
+            returns the first one's position.
+        version: Above 0, dropped unless newer than the channel's last version.
+        version_epoch: Versions compare only within one.
+    Returns:
+        Where it is in the stream; ``(0, "")`` if the channel keeps none.
+    Raises:
+        UnknownChannel: The namespace is not configured.
+        BadRequest: The data or an option is not acceptable.
+        BrokerUnavailable: Redis did not answer within ``broker_timeout_seconds``; whether it was
+            published is not known. Repeat it with the same idempotency key.
+    """
+    options = PublishOptions(skip_history, tags, idempotency_key, version, version_epoch)
+    act = _publish_act(snapshot(), PublishItem(channel, data, options))
+    return _run(act).position
+
+
+async def apublish(
+    channel: str,
+    data: object,
+    *,
+    skip_history: bool = False,
+    tags: dict[str, str] | None = None,
+    idempotency_key: str = "",
+    version: int = 0,
+    version_epoch: str = "",
+) -> StreamPosition:
+    """Do what ``publish`` does, in a coroutine."""
+    options = PublishOptions(skip_history, tags, idempotency_key, version, version_epoch)
+    act = _publish_act(await asnapshot(), PublishItem(channel, data, options))
+    return (await _arun(act)).position
+
+
+def publish_on_commit(
+    channel: str,
+    data: object,
+    *,
+    skip_history: bool = False,
+    tags: dict[str, str] | None = None,
+    idempotency_key: str = "",
+    version: int = 0,
+    version_epoch: str = "",
+) -> None:
+    """Publish once the database transaction has been committed; not at all if it is rolled back.
+
+    What is wrong with the data or the channel is raised now, not after the commit. Where Redis
+    does not answer, the commit stands and the error is logged by Django.
+    """
+    options = PublishOptions(skip_history, tags, idempotency_key, version, version_epoch)
+    act = _publish_act(snapshot(), PublishItem(channel, data, options))
+    transaction.on_commit(partial(_run, act), robust=True)
+
+
+async def apublish_many(items: Sequence[PublishItem]) -> list[StreamPosition | ProtocolError]:
+    """Publish several in one round trip a server, in order; each has its own outcome."""
+    known = await asnapshot()
+    outcomes: list[StreamPosition | ProtocolError] = []
+    prepared: list[tuple[int, Act[Published]]] = []
+    for item in items:
+        try:
+            prepared.append((len(outcomes), _publish_act(known, item)))
+            outcomes.append(StreamPosition())
+        except ProtocolError as error:
+            outcomes.append(error)
+    async with _servers() as servers:
+        published = await servers.run_many([act for _, act in prepared])
+    for (index, _), outcome in zip(prepared, published, strict=True):
+        outcomes[index] = outcome if isinstance(outcome, BrokerUnavailable) else outcome.position
+    return outcomes
+
+
+def _publish_act(known: Snapshot, item: PublishItem) -> Act[Published]:
+    namespace = _options(known, item.channel)
+    return prepare(item.channel, encoded(item.data), namespace, options=item.options)
+
+
+def _options(known: Snapshot, channel: str) -> ChannelOptions:
+    check_size(channel)
+    return known.options_of(channel)
+
+
+# History and presence -----------------------------------------------------------------------
+
+
+async def ahistory(
+    channel: str, *, limit: int = 0, since: StreamPosition | None = None, reverse: bool = False
+) -> HistoryResult:
+    """Return a part of a channel's stream, with its top.
+
+    Args:
+        channel: Its namespace keeps history.
+        limit: Most publications; 0 for the position alone, below 0 for all.
+        since: Those after it; with ``reverse`` those before it. None starts at the end.
+        reverse: Newest first.
+    Raises:
+        NotAvailable: The channel keeps no history.
+        UnrecoverablePosition: ``since`` is of another epoch.
+    """
+    if not _options(await asnapshot(), channel).has_history:
+        raise NotAvailable
+    if reverse and since is not None and since.offset == 0:
+        raise BadRequest("reverse from offset 0")
+    act = acts.history(channel, since=since, limit=limit, reverse=reverse)
+    read = await _arun(act)
+    if since is not None and since.epoch and not read.knows(since.epoch):
+        raise UnrecoverablePosition
+    return HistoryResult(list(read.publications), read.position.offset, read.position.epoch)
+
+
+async def ahistory_remove(channel: str) -> None:
+    """Drop a channel's publications; its offset and epoch stay."""
+    if not _options(await asnapshot(), channel).has_history:
+        raise NotAvailable
+    await _arun(acts.remove(channel))
+
+
+async def apresence(channel: str) -> dict[str, ClientInfo]:
+    """Return who is subscribed to a channel, by client."""
+    _check_presence(await asnapshot(), channel)
+    return await _arun(presence.members(channel))
+
+
+async def apresence_stats(channel: str) -> PresenceStatsResult:
+    """Return how many clients and users are subscribed to a channel."""
+    _check_presence(await asnapshot(), channel)
+    return await _arun(presence.stats(channel))
+
+
+def _check_presence(known: Snapshot, channel: str) -> None:
+    if not _options(known, channel).presence:
+        raise NotAvailable
+
+
+# Instances and connections ------------------------------------------------------------------
+
+
+async def achannels(pattern: str = "") -> tuple[dict[str, int], list[str]]:
+    """Return the channels with subscriptions and their clients, summed over the instances.
+
+    Args:
+        pattern: A glob; empty for all.
+    Returns:
+        Clients by channel, and the uids of the instances that did not answer in time.
+    """
+    async with _servers() as servers:
+        answers, missing = await registry.survey(servers, "channels", pattern=pattern)
+    counts: dict[str, int] = {}
+    for content in answers.values():
+        for name, count in msgspec.json.decode(content, type=dict[str, int]).items():
+            counts[name] = counts.get(name, 0) + count
+    return counts, missing
+
+
+async def ainfo() -> tuple[list[NodeInfo], list[str]]:
+    """Return every instance's figures, and the uids of those that did not answer in time."""
+    async with _servers() as servers:
+        answers, missing = await registry.survey(servers, "info")
+    nodes = [msgspec.json.decode(content, type=NodeInfo) for content in answers.values()]
+    return sorted(nodes, key=lambda node: node.name), missing
+
+
+async def adisconnect(
+    user: str,
+    *,
+    client: str = "",
+    session: str = "",
+    whitelist: Sequence[str] = (),
+    code: int = FORCE_DISCONNECT.code,
+    reason: str = FORCE_DISCONNECT.reason,
+) -> None:
+    """Close a user's connections on every instance, also on one that cannot hear it now.
+
+    Args:
+        user: Whose; empty for the anonymous ones.
+        client: Only this connection.
+        session: Only this session of an emulated transport.
+        whitelist: Clients to keep.
+        code: 3500-3999 and 4500-4999 tell the client not to come back.
+        reason: At most 123 bytes.
+    """
+    command = control.DisconnectCommand(
+        user=user,
+        code=code,
+        reason=reason,
+        client=client,
+        session=session,
+        whitelist=list(whitelist),
+    )
+    await _arun(control.send(command))
+
+
+async def aunsubscribe(user: str, channel: str, *, client: str = "", session: str = "") -> None:
+    """End a user's subscriptions to a channel on every instance, for good: the client is told."""
+    command = control.UnsubscribeCommand(user=user, channel=channel, client=client, session=session)
+    await _arun(control.send(command))
+
+
+# Configuration ------------------------------------------------------------------------------
+
+
+class _PolledSnapshot:
+    """The snapshot of a process that runs no instance, as fresh as an instance's."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._snapshot: Snapshot | None = None
+        self._read_at = 0.0
+
+    def get(self) -> Snapshot:
+        with self._lock:
+            now = time.monotonic()
+            is_fresh = now - self._read_at < conf.current().snapshot_poll_seconds
+            if self._snapshot is None or not is_fresh:
+                self._snapshot = snapshots.load_if_changed(self._snapshot)
+                self._read_at = now
+            return self._snapshot
+
+
+_polled = _PolledSnapshot()
+
+
+def snapshot() -> Snapshot:
+    """Return the namespaces and API keys, at most a second old.
+
+    Raises:
+        django.db.Error: No instance runs here, and the database did not answer.
+    """
+    running = instance.current()
+    if running is not None and running.snapshot is not None:
+        return running.snapshot
+    return _polled.get()
+
+
+async def asnapshot() -> Snapshot:
+    """Do what ``snapshot`` does, in a coroutine.
+
+    Raises:
+        InternalError: No instance runs here, and the database did not answer.
+    """
+    running = instance.current()
+    if running is not None and running.snapshot is not None:
+        return running.snapshot
+    try:
+        return await sync_to_async(_polled.get)()
+    except DatabaseError as error:
+        raise InternalError("the database did not answer") from error
+
+
+# Readiness ----------------------------------------------------------------------------------
+
+
+async def areadiness() -> dict[str, str]:
+    """Return each thing that this process needs to serve, with ``ok`` or what is wrong."""
+    running = instance.current()
+    redis_state, database_state = await asyncio.gather(_redis_state(), _database_state())
+    if running is None:
+        return {"redis": redis_state, "layer": "ok", "database": database_state, "draining": "ok"}
+    has_failed = running.failure is not None
+    return {
+        "redis": redis_state,
+        "layer": "ok" if running.layer.is_linked else "the subscription link is down",
+        "database": "ok" if running.snapshot is not None else database_state,
+        "draining": "draining" if running.is_draining else "ok",
+        "instance": "a background loop has failed" if has_failed else "ok",
+    }
+
+
+async def _redis_state() -> str:
+    try:
+        async with _servers() as servers:
+            await servers.ping()
+    except BrokerUnavailable:
+        return "Redis does not answer"
+    return "ok"
+
+
+async def _database_state() -> str:
+    try:
+        async with asyncio.timeout(READINESS_SECONDS):
+            await sync_to_async(connection.ensure_connection)()
+    except (DatabaseError, TimeoutError):
+        return "the database does not answer"
+    return "ok"
+
+
+# The way to Redis ---------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _servers() -> AsyncIterator[RedisServers]:
+    """Give the instance's servers, or ones of its own to a loop that runs no instance."""
+    running = instance.current()
+    if running is not None and running.loop is asyncio.get_running_loop():
+        yield running.servers
+        return
+    servers = RedisServers()
+    try:
+        yield servers
+    finally:
+        await servers.close()
+
+
+async def _arun(act: Act[T]) -> T:
+    async with _servers() as servers:
+        return await servers.run(act)
+
+
+_sync_servers: dict[tuple[str, ...], SyncRedisServers] = {}
+_sync_lock = threading.Lock()
+
+
+def _run(act: Act[T]) -> T:
+    addresses = tuple(str(host["address"]) for host in hosts())
+    with _sync_lock:
+        servers = _sync_servers.get(addresses)
+        if servers is None:
+            servers = _sync_servers[addresses] = SyncRedisServers()
+    return servers.run(act)
