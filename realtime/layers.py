@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 
 from realtime import conf
 from realtime.protocol.errors import BrokerUnavailable
-from realtime.redis_client import pool_options
+from realtime.redis_client import async_pool_options
 
 logger = logging.getLogger(__name__)
 
@@ -201,7 +201,7 @@ class ShardLink:
     async def publish(self, address: str, message: bytes) -> None:
         """Publish for ``send`` and ``group_send``; at most once."""
         if self._publisher is None:
-            options = pool_options(self.host, timeout_seconds=self._timeout_seconds)
+            options = async_pool_options(self.host, timeout_seconds=self._timeout_seconds)
             pool = aioredis.BlockingConnectionPool.from_url(
                 self.host["address"], max_connections=4, timeout=self._timeout_seconds, **options
             )
@@ -271,7 +271,7 @@ class ShardLink:
 
     async def _open(self) -> None:
         # No socket timeout: the link is quiet for as long as nobody publishes.
-        options = pool_options(self.host, timeout_seconds=None)
+        options = async_pool_options(self.host, timeout_seconds=None)
         pool = aioredis.ConnectionPool.from_url(self.host["address"], **options)
         connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
         self._connection = connection

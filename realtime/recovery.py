@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from realtime.protocol.messages import Publication, StreamPosition
 
-
 UNKNOWN = StreamPosition()
 
 

@@ -15,6 +15,7 @@ import redis
 import redis.asyncio as aioredis
 from channels_redis.utils import _consistent_hash, decode_hosts
 from django.conf import settings
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
@@ -77,31 +78,34 @@ def shard_of(group: str, shard_count: int) -> int:
     return int(_consistent_hash(group_address(group), shard_count))
 
 
-def connection_options(*, timeout_seconds: float | None) -> dict[str, Any]:
-    """Return redis-py options under which no call outlives our own deadline.
+def pool_options(
+    host: dict[str, Any], *, timeout_seconds: float | None, retry: Retry | AsyncRetry | None = None
+) -> dict[str, Any]:
+    """Return the options of a host's pool, under which no call outlives our own deadline.
 
     RESP2, because raw replies are read; no retries, because redis-py's can take 15 seconds on a
-    frozen server and would publish twice after an answer was lost.
+    frozen server and would publish twice after an answer was lost. What else the deployment says
+    of a host stands.
     """
-    return {
+    options: dict[str, Any] = {
         "protocol": 2,
         "socket_timeout": timeout_seconds,
         "socket_connect_timeout": conf.current().broker_timeout_seconds,
         "socket_keepalive": True,
-        "retry": Retry(NoBackoff(), 0),
+        "retry": retry or Retry(NoBackoff(), 0),
         "retry_on_error": [],
         "health_check_interval": 0,
     }
-
-
-def pool_options(host: dict[str, Any], *, timeout_seconds: float | None) -> dict[str, Any]:
-    """Return the options of a host's pool; what the deployment says of a host stands."""
-    given = {key: value for key, value in host.items() if key not in ("address", "socket_timeout")}
-    options = connection_options(timeout_seconds=timeout_seconds) | given
+    options |= {key: host[key] for key in host.keys() - {"address", "socket_timeout"}}
     if str(host.get("address", "")).startswith("unix"):
         options.pop("socket_keepalive")  # a unix socket knows no such option
         options.pop("socket_connect_timeout")
     return options
+
+
+def async_pool_options(host: dict[str, Any], *, timeout_seconds: float | None) -> dict[str, Any]:
+    """Return ``pool_options`` for redis-py's asynchronous connections."""
+    return pool_options(host, timeout_seconds=timeout_seconds, retry=AsyncRetry(NoBackoff(), 0))
 
 
 class RedisServers:
@@ -116,7 +120,7 @@ class RedisServers:
                     host["address"],
                     max_connections=COMMAND_CONNECTIONS,
                     timeout=timeout_seconds,
-                    **pool_options(host, timeout_seconds=timeout_seconds),
+                    **async_pool_options(host, timeout_seconds=timeout_seconds),
                 )
             )
             for host in hosts()

@@ -1,5 +1,6 @@
 """What ``serve`` and ``runserver`` have in common: what must be there first, and signals."""
 
+import os
 import resource
 import signal
 import sys
@@ -121,6 +122,8 @@ def _interrupt_on_signals(*, deaf_seconds: float = 0.0) -> None:
         if time.monotonic() >= deaf_until:
             raise KeyboardInterrupt
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup wants SIGHUP ignored
-            signal.signal(number, interrupt)
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup wants it ignored
+        # A closed terminal is a wish to end in order, for the server as well.
+        signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))

@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -81,7 +82,7 @@ def check_redis() -> None:
     for host in hosts():
         name = name_of_redis(host)
         try:
-            _within_deadline(lambda host=host: _ask_redis(host))
+            _within_deadline(partial(_ask_redis, host))
         except BusyLoadingError:
             continue  # there, and soon ready
         except (TimeoutError, redis.exceptions.TimeoutError) as error:
