@@ -46,8 +46,7 @@ from realtime.protocol.messages import (
     is_absent,
 )
 from realtime.protocol.websocket import REASON_MAX_BYTES
-from realtime.publishing import PublishOptions
-from realtime.services import PublishItem
+from realtime.services import PublishItem, PublishOptions
 
 # What a WebSocket close frame may carry for an application, RFC 6455 section 7.4.2.
 _CLOSE_CODES: Final = range(3000, 5000)

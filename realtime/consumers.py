@@ -15,7 +15,7 @@ from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 
-from realtime import conf, instance, origins
+from realtime import commands, conf, instance, origins
 from realtime.outbox import FRAME_WRITER, FrameWriter, Outbox
 from realtime.protocol import websocket
 from realtime.protocol.disconnects import SERVER_ERROR, SHUTDOWN, Disconnect
@@ -149,7 +149,7 @@ async def _receive_until_closed(session: Session, receive: Receive) -> int | Non
             code: int | None = message.get("code")
             return code
         text = message.get("text")
-        await session.receive(text if text is not None else message["bytes"])
+        await commands.receive(session, text if text is not None else message["bytes"])
 
 
 def _negotiated(scope: Scope) -> str | None:

@@ -9,8 +9,8 @@ import logging
 import socket
 import time
 import uuid
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 import msgspec
 from asgiref.sync import sync_to_async
@@ -30,6 +30,7 @@ from realtime.protocol.disconnects import SHUTDOWN, Disconnect
 from realtime.protocol.errors import BrokerUnavailable
 from realtime.redis_client import RedisServers
 from realtime.snapshot import Snapshot
+from realtime.tasks import TaskOwner
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class Instance:
         )
         self._started_at = time.monotonic()
         self._loops: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks = TaskOwner()
 
     # Life ------------------------------------------------------------------------------------
 
@@ -105,10 +106,7 @@ class Instance:
             self._loops.cancel()
             await asyncio.wait([self._loops])
         await self.hub.close()
-        for task in list(self._tasks):
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await self.tasks.close()
         await self.layer.flush()
         await self.servers.close()
 
@@ -128,17 +126,6 @@ class Instance:
                 connection.disconnect(disconnect)
             if start + size < len(connections):
                 await asyncio.sleep(SPREAD_SLICE_SECONDS)
-
-    def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
-        """Run something to its end beside everything else; its failure is logged."""
-        task = asyncio.create_task(coroutine, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._forget)
-
-    def _forget(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("task %s failed", task.get_name(), exc_info=task.exception())
 
     # Loops -----------------------------------------------------------------------------------
 
@@ -172,7 +159,7 @@ class Instance:
             await asyncio.sleep(next_at - self.loop.time())
             members = self.connections.tick(self.loop.time())
             if members:
-                self.spawn(self._renew(members), "renew presence")
+                self.tasks.spawn(self._renew(members), "renew presence")
 
     async def _renew(self, members: list[Member]) -> None:
         failed = sum(outcome is not None for outcome in await self.presence.renew(members))
@@ -204,11 +191,11 @@ class Instance:
             connection.unsubscribe_later(command.channel)
 
     def _close_everybody(self) -> None:
-        self.spawn(self._spread(SHUTDOWN, conf.current().drain_seconds), "close everybody")
+        self.tasks.spawn(self._spread(SHUTDOWN, conf.current().drain_seconds), "close everybody")
 
     def _notice(self, message: LayerMessage) -> None:
         if message.type == registry.SURVEY:
-            self.spawn(self._answer(_decode_question(message.body)), "answer a survey")
+            self.tasks.spawn(self._answer(_decode_question(message.body)), "answer a survey")
 
     async def _answer(self, question: registry.Question) -> None:
         content: object
@@ -251,6 +238,8 @@ _current: Instance | None = None
 
 def current() -> Instance | None:
     """Return the instance of this process, None if it runs none."""
+    if _current is not None and _current.loop.is_closed():
+        return None  # a test's loop that is gone
     return _current
 
 

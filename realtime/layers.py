@@ -8,21 +8,14 @@ everything that was subscribed. Publishing together with a stream is the broker'
 
 import asyncio
 import logging
-import random
-from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
-import redis.asyncio as aioredis
 from channels_redis.pubsub import RedisPubSubChannelLayer, RedisPubSubLoopLayer
 from channels_redis.utils import _wrap_close
-from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisError
 
-from realtime import conf
-from realtime.protocol.errors import BrokerUnavailable
-from realtime.redis_client import async_pool_options
+from realtime.layer_link import ShardLink
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +26,6 @@ LEAVE: Final = "realtime.leave"
 Receiver = Callable[[bytes], None]
 LinkWatcher = Callable[[int, bool], None]
 
-PROBE_SECONDS: Final = 1.5
-SILENCE_SECONDS: Final = 4.0
-RECONNECT_MIN_SECONDS: Final = 0.05
-RECONNECT_MAX_SECONDS: Final = 1.0
-SUBSCRIBE_CHUNK: Final = 500
 CONSUMER_QUEUE_MAX: Final = 1000
 
 
@@ -83,7 +71,8 @@ class LoopLayer(RedisPubSubLoopLayer):
         self.receivers: dict[str, Receiver] = {}
         self.watchers: list[LinkWatcher] = []
         self._shards: list[ShardLink] = [
-            ShardLink(index, parent.host, self) for index, parent in enumerate(self._shards)
+            ShardLink(index, parent.host, deliver=self.dispatch, report=self.report)
+            for index, parent in enumerate(self._shards)
         ]
 
     @property
@@ -164,204 +153,7 @@ class LoopLayer(RedisPubSubLoopLayer):
             # The parent's queue has no bound: a consumer that hangs would take all memory.
             logger.warning("a stock consumer is %d messages behind; dropped", CONSUMER_QUEUE_MAX)
 
-    def report(self, shard_index: int, *, is_up: bool) -> None:
+    def report(self, shard_index: int, is_up: bool) -> None:
         """Tell the watchers that a link was lost or taken up again."""
         for watch in self.watchers:
             watch(shard_index, is_up)
-
-
-class ShardLink:
-    """The subscription link to one server, and its publishing side.
-
-    Takes the place of the parent's shard connection, which polls ten times a second, holds one
-    lock across all publishes, and does not tell when it loses messages.
-    """
-
-    def __init__(self, index: int, host: dict[str, Any], layer: LoopLayer) -> None:
-        self.index = index
-        self.host = host
-        self.is_up = False
-        self._layer = layer
-        self._timeout_seconds = conf.current().broker_timeout_seconds
-        self._wanted: set[str] = set()
-        self._acknowledged: set[str] = set()
-        self._in_flight: Counter[str] = Counter()
-        self._waiters: dict[str, asyncio.Future[None]] = {}
-        self._connection: AbstractConnection | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._publisher: aioredis.Redis | None = None
-        self._heard_at = 0.0
-        self._resuming: set[str] | None = None  # what the new link has not acknowledged yet
-
-    @property
-    def is_wanted(self) -> bool:
-        """Whether anything is to be heard on this link."""
-        return bool(self._wanted)
-
-    async def publish(self, address: str, message: bytes) -> None:
-        """Publish for ``send`` and ``group_send``; at most once."""
-        if self._publisher is None:
-            options = async_pool_options(self.host, timeout_seconds=self._timeout_seconds)
-            pool = aioredis.BlockingConnectionPool.from_url(
-                self.host["address"], max_connections=4, timeout=self._timeout_seconds, **options
-            )
-            self._publisher = aioredis.Redis.from_pool(pool)
-        try:
-            async with asyncio.timeout(self._timeout_seconds):
-                await self._publisher.publish(address, message)
-        except (RedisError, OSError, TimeoutError) as error:
-            raise BrokerUnavailable(str(error)) from error
-
-    async def subscribe(self, address: str) -> None:
-        """Return once the server has acknowledged that it sends ``address`` on this link.
-
-        Raises:
-            BrokerUnavailable: It did not in time. The wish stays: it is repeated when the link is
-                taken up again, until ``unsubscribe``.
-        """
-        self._wanted.add(address)
-        if self._task is None:
-            self._task = asyncio.create_task(self._keep_link(), name=f"layer link {self.index}")
-        if address in self._acknowledged:
-            return
-        waiter = self._waiters.get(address)
-        if waiter is None or waiter.done():
-            waiter = self._waiters[address] = asyncio.get_running_loop().create_future()
-            if self.is_up:
-                await self._send("SUBSCRIBE", [address])
-        try:
-            async with asyncio.timeout(self._timeout_seconds):
-                await asyncio.shield(waiter)
-        except TimeoutError as error:
-            raise BrokerUnavailable("the layer did not acknowledge a subscription") from error
-
-    async def unsubscribe(self, address: str) -> None:
-        """Hear no more of ``address``; not acknowledged."""
-        self._wanted.discard(address)
-        self._acknowledged.discard(address)
-        self._waiters.pop(address, None)  # whoever still waits meets the deadline
-        self._resumed(address)
-        if self.is_up:
-            await self._send("UNSUBSCRIBE", [address])
-
-    async def flush(self) -> None:
-        """Close both sides; the layer can be used again afterwards."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
-        self._wanted.clear()
-        if self._publisher is not None:
-            await self._publisher.aclose(close_connection_pool=True)
-            self._publisher = None
-
-    async def _keep_link(self) -> None:
-        delay_seconds = RECONNECT_MIN_SECONDS
-        while True:
-            try:
-                await self._open()
-                delay_seconds = RECONNECT_MIN_SECONDS
-                await self._listen()
-            except (RedisError, OSError, TimeoutError) as error:
-                logger.warning("layer link %d lost: %s", self.index, error or "silent")
-            finally:
-                await self._close()
-            await asyncio.sleep(delay_seconds * random.uniform(0.5, 1.0))
-            delay_seconds = min(delay_seconds * 2, RECONNECT_MAX_SECONDS)
-
-    async def _open(self) -> None:
-        # No socket timeout: the link is quiet for as long as nobody publishes.
-        options = async_pool_options(self.host, timeout_seconds=None)
-        pool = aioredis.ConnectionPool.from_url(self.host["address"], **options)
-        connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
-        self._connection = connection
-        async with asyncio.timeout(self._timeout_seconds):
-            await connection.connect()  # type: ignore[no-untyped-call]
-        self._heard_at = asyncio.get_running_loop().time()
-        self.is_up = True
-        self._resuming = set(self._wanted)
-        wanted = sorted(self._wanted)
-        for start in range(0, len(wanted), SUBSCRIBE_CHUNK):
-            await self._send("SUBSCRIBE", wanted[start : start + SUBSCRIBE_CHUNK])
-
-    async def _listen(self) -> None:
-        assert self._connection is not None
-        connection = self._connection
-        self._report_if_resumed()
-        async with asyncio.timeout(None) as silence:
-            probe = asyncio.create_task(self._probe(silence), name=f"layer probe {self.index}")
-            try:
-                while True:
-                    self._handle(await connection.read_response(disconnect_on_error=False))
-            finally:
-                probe.cancel()
-
-    async def _probe(self, silence: asyncio.Timeout) -> None:
-        """Break a link that has fallen silent: a frozen server sends no error."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(PROBE_SECONDS)
-            silent_seconds = loop.time() - self._heard_at
-            if silent_seconds > SILENCE_SECONDS:
-                silence.reschedule(loop.time())
-                return
-            if silent_seconds > PROBE_SECONDS / 2:
-                await self._send("PING", [])
-
-    def _report_if_resumed(self) -> None:
-        if self._resuming is not None and not self._resuming:
-            self._resuming = None
-            self._layer.report(self.index, is_up=True)
-
-    def _handle(self, response: Any) -> None:
-        self._heard_at = asyncio.get_running_loop().time()
-        if not isinstance(response, list):
-            return  # the answer to a PING on a link with no subscription
-        kind = response[0]
-        if kind == b"message":
-            self._layer.dispatch(response[1].decode(), response[2])
-        elif kind == b"subscribe":
-            self._acknowledge(response[1].decode())
-
-    def _acknowledge(self, address: str) -> None:
-        self._in_flight[address] -= 1
-        # An UNSUBSCRIBE and another SUBSCRIBE may have followed: only the last one counts.
-        if self._in_flight[address] > 0:
-            return
-        del self._in_flight[address]
-        self._resumed(address)
-        if address not in self._wanted:
-            return
-        self._acknowledged.add(address)
-        waiter = self._waiters.pop(address, None)
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    def _resumed(self, address: str) -> None:
-        if self._resuming is not None:
-            self._resuming.discard(address)
-            self._report_if_resumed()
-
-    async def _send(self, command: str, addresses: list[str]) -> None:
-        if command == "SUBSCRIBE":
-            self._in_flight.update(addresses)
-        connection = self._connection
-        if connection is None:
-            return
-        try:
-            async with asyncio.timeout(self._timeout_seconds):
-                await connection.send_command(command, *addresses)
-        except (RedisError, OSError, TimeoutError) as error:
-            # The reading side will see the same and open the link anew.
-            logger.debug("layer link %d: %s not sent: %s", self.index, command, error)
-
-    async def _close(self) -> None:
-        was_up, self.is_up = self.is_up, False
-        self._acknowledged.clear()
-        self._in_flight.clear()
-        self._resuming = None
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.disconnect(nowait=True)
-        if was_up:
-            self._layer.report(self.index, is_up=False)

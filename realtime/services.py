@@ -6,10 +6,7 @@ permission is asked here: who calls this is trusted.
 """
 
 import asyncio
-import threading
-import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -19,8 +16,7 @@ from asgiref.sync import sync_to_async
 from django.db import Error as DatabaseError
 from django.db import connection, transaction
 
-from realtime import conf, control, instance, presence, registry
-from realtime import snapshot as snapshots
+from realtime import control, instance, presence, reach, registry
 from realtime.broker import acts
 from realtime.broker.acts import Published
 from realtime.permissions import check_size
@@ -28,7 +24,6 @@ from realtime.protocol.disconnects import FORCE_DISCONNECT
 from realtime.protocol.errors import (
     BadRequest,
     BrokerUnavailable,
-    InternalError,
     NotAvailable,
     ProtocolError,
     UnrecoverablePosition,
@@ -39,8 +34,11 @@ from realtime.protocol.messages import (
     PresenceStatsResult,
     StreamPosition,
 )
-from realtime.publishing import PLAIN, PublishOptions, encoded, prepare
-from realtime.redis_client import Act, RedisServers, SyncRedisServers, T, hosts
+from realtime.publishing import PLAIN, encoded, prepare
+from realtime.publishing import PublishOptions as PublishOptions  # part of the door
+from realtime.reach import asnapshot as asnapshot
+from realtime.reach import snapshot as snapshot
+from realtime.redis_client import Act
 from realtime.registry import NodeInfo
 from realtime.snapshot import ChannelOptions, Snapshot
 
@@ -90,7 +88,7 @@ def publish(
     """
     options = PublishOptions(skip_history, tags, idempotency_key, version, version_epoch)
     act = _publish_act(snapshot(), PublishItem(channel, data, options))
-    return _run(act).position
+    return reach.run(act).position
 
 
 async def apublish(
@@ -106,7 +104,7 @@ async def apublish(
     """Do what ``publish`` does, in a coroutine."""
     options = PublishOptions(skip_history, tags, idempotency_key, version, version_epoch)
     act = _publish_act(await asnapshot(), PublishItem(channel, data, options))
-    return (await _arun(act)).position
+    return (await reach.arun(act)).position
 
 
 def publish_on_commit(
@@ -126,7 +124,7 @@ def publish_on_commit(
     """
     options = PublishOptions(skip_history, tags, idempotency_key, version, version_epoch)
     act = _publish_act(snapshot(), PublishItem(channel, data, options))
-    transaction.on_commit(partial(_run, act), robust=True)
+    transaction.on_commit(partial(reach.run, act), robust=True)
 
 
 async def apublish_many(items: Sequence[PublishItem]) -> list[StreamPosition | ProtocolError]:
@@ -140,7 +138,7 @@ async def apublish_many(items: Sequence[PublishItem]) -> list[StreamPosition | P
             outcomes.append(StreamPosition())
         except ProtocolError as error:
             outcomes.append(error)
-    async with _servers() as servers:
+    async with reach.servers() as servers:
         published = await servers.run_many([act for _, act in prepared])
     for (index, _), outcome in zip(prepared, published, strict=True):
         outcomes[index] = outcome if isinstance(outcome, BrokerUnavailable) else outcome.position
@@ -179,7 +177,7 @@ async def ahistory(
     if reverse and since is not None and since.offset == 0:
         raise BadRequest("reverse from offset 0")
     act = acts.history(channel, since=since, limit=limit, reverse=reverse)
-    read = await _arun(act)
+    read = await reach.arun(act)
     if since is not None and since.epoch and not read.knows(since.epoch):
         raise UnrecoverablePosition
     return HistoryResult(list(read.publications), read.position.offset, read.position.epoch)
@@ -189,19 +187,19 @@ async def ahistory_remove(channel: str) -> None:
     """Drop a channel's publications; its offset and epoch stay."""
     if not _options(await asnapshot(), channel).has_history:
         raise NotAvailable
-    await _arun(acts.remove(channel))
+    await reach.arun(acts.remove(channel))
 
 
 async def apresence(channel: str) -> dict[str, ClientInfo]:
     """Return who is subscribed to a channel, by client."""
     _check_presence(await asnapshot(), channel)
-    return await _arun(presence.members(channel))
+    return await reach.arun(presence.members(channel))
 
 
 async def apresence_stats(channel: str) -> PresenceStatsResult:
     """Return how many clients and users are subscribed to a channel."""
     _check_presence(await asnapshot(), channel)
-    return await _arun(presence.stats(channel))
+    return await reach.arun(presence.stats(channel))
 
 
 def _check_presence(known: Snapshot, channel: str) -> None:
@@ -220,7 +218,7 @@ async def achannels(pattern: str = "") -> tuple[dict[str, int], list[str]]:
     Returns:
         Clients by channel, and the uids of the instances that did not answer in time.
     """
-    async with _servers() as servers:
+    async with reach.servers() as servers:
         answers, missing = await registry.survey(servers, "channels", pattern=pattern)
     counts: dict[str, int] = {}
     for content in answers.values():
@@ -231,7 +229,7 @@ async def achannels(pattern: str = "") -> tuple[dict[str, int], list[str]]:
 
 async def ainfo() -> tuple[list[NodeInfo], list[str]]:
     """Return every instance's figures, and the uids of those that did not answer in time."""
-    async with _servers() as servers:
+    async with reach.servers() as servers:
         answers, missing = await registry.survey(servers, "info")
     nodes = [msgspec.json.decode(content, type=NodeInfo) for content in answers.values()]
     return sorted(nodes, key=lambda node: node.name), missing
@@ -264,64 +262,13 @@ async def adisconnect(
         session=session,
         whitelist=list(whitelist),
     )
-    await _arun(control.send(command))
+    await reach.arun(control.send(command))
 
 
 async def aunsubscribe(user: str, channel: str, *, client: str = "", session: str = "") -> None:
     """End a user's subscriptions to a channel on every instance, for good: the client is told."""
     command = control.UnsubscribeCommand(user=user, channel=channel, client=client, session=session)
-    await _arun(control.send(command))
-
-
-# Configuration ------------------------------------------------------------------------------
-
-
-class _PolledSnapshot:
-    """The snapshot of a process that runs no instance, as fresh as an instance's."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._snapshot: Snapshot | None = None
-        self._read_at = 0.0
-
-    def get(self) -> Snapshot:
-        with self._lock:
-            now = time.monotonic()
-            is_fresh = now - self._read_at < conf.current().snapshot_poll_seconds
-            if self._snapshot is None or not is_fresh:
-                self._snapshot = snapshots.load_if_changed(self._snapshot)
-                self._read_at = now
-            return self._snapshot
-
-
-_polled = _PolledSnapshot()
-
-
-def snapshot() -> Snapshot:
-    """Return the namespaces and API keys, at most a second old.
-
-    Raises:
-        django.db.Error: No instance runs here, and the database did not answer.
-    """
-    running = instance.current()
-    if running is not None and running.snapshot is not None:
-        return running.snapshot
-    return _polled.get()
-
-
-async def asnapshot() -> Snapshot:
-    """Do what ``snapshot`` does, in a coroutine.
-
-    Raises:
-        InternalError: No instance runs here, and the database did not answer.
-    """
-    running = instance.current()
-    if running is not None and running.snapshot is not None:
-        return running.snapshot
-    try:
-        return await sync_to_async(_polled.get)()
-    except DatabaseError as error:
-        raise InternalError("the database did not answer") from error
+    await reach.arun(control.send(command))
 
 
 # Readiness ----------------------------------------------------------------------------------
@@ -345,7 +292,7 @@ async def areadiness() -> dict[str, str]:
 
 async def _redis_state() -> str:
     try:
-        async with _servers() as servers:
+        async with reach.servers() as servers:
             await servers.ping()
     except BrokerUnavailable:
         return "Redis does not answer"
@@ -359,38 +306,3 @@ async def _database_state() -> str:
     except (DatabaseError, TimeoutError):
         return "the database does not answer"
     return "ok"
-
-
-# The way to Redis ---------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def _servers() -> AsyncIterator[RedisServers]:
-    """Give the instance's servers, or ones of its own to a loop that runs no instance."""
-    running = instance.current()
-    if running is not None and running.loop is asyncio.get_running_loop():
-        yield running.servers
-        return
-    servers = RedisServers()
-    try:
-        yield servers
-    finally:
-        await servers.close()
-
-
-async def _arun(act: Act[T]) -> T:
-    async with _servers() as servers:
-        return await servers.run(act)
-
-
-_sync_servers: dict[tuple[str, ...], SyncRedisServers] = {}
-_sync_lock = threading.Lock()
-
-
-def _run(act: Act[T]) -> T:
-    addresses = tuple(str(host["address"]) for host in hosts())
-    with _sync_lock:
-        servers = _sync_servers.get(addresses)
-        if servers is None:
-            servers = _sync_servers[addresses] = SyncRedisServers()
-    return servers.run(act)

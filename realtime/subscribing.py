@@ -248,6 +248,27 @@ class Opening:
         )
 
 
+def refreshed(subscription: Subscription, token: str, caller: Caller) -> None:
+    """Let a subscription live on until its new token's end.
+
+    Raises:
+        TokenExpired: The token is past its ``exp``.
+        Expired: It ends in the past.
+        Disconnected: 3500; it is invalid, or of another user or channel.
+    Source: Centrifugo client protocol, sub_refresh.
+    """
+    try:
+        claims = verify_subscription_token(token)
+    except InvalidToken as error:
+        raise Disconnected(INVALID_TOKEN, str(error)) from error
+    if claims.user != caller.user or claims.channel != subscription.channel:
+        raise Disconnected(INVALID_TOKEN, "sub_refresh with a token of another subscription")
+    if claims.expire_at and claims.expire_at <= time.time():
+        raise Expired
+    subscription.expire_at = claims.expire_at
+    subscription.chan_info = claims.info or subscription.chan_info
+
+
 def info_of(caller: Caller, subscription: Subscription | None) -> ClientInfo:
     """Return a connection as others see it in a channel."""
     chan_info = subscription.chan_info if subscription is not None else None

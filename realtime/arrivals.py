@@ -1,0 +1,228 @@
+"""What arrives for a channel: in order, without gaps, or the subscribers are told.
+
+Called by the hub with every message of the channel layer. Holds no subscriptions of its own; the
+channel says where it is, and the fan-out writes.
+"""
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from realtime.fan_out import FanOut
+from realtime.hub_channel import HubChannel, delivery_of, publication_delivery
+from realtime.layers import decode_message
+from realtime.protocol.disconnects import UNSUBSCRIBED_INSUFFICIENT_STATE
+from realtime.protocol.errors import BrokerUnavailable
+from realtime.protocol.messages import StreamPosition
+from realtime.recovery import History
+from realtime.subscription import Delivery, Subscription
+
+logger = logging.getLogger(__name__)
+
+REPAIR_PAGE: Final = 300
+RETRY_SECONDS: Final = 0.25
+HELD_MAX_BYTES: Final = 1024 * 1024
+SPREAD_SECONDS: Final = 5.0
+SPREAD_SLICES: Final = 50
+SPREAD_AT_ONCE: Final = 100  # so few ask for their history in one moment without harm
+
+Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
+
+
+class Streams(Protocol):
+    """How the hub reads the streams; the broker does it."""
+
+    async def history(
+        self, channel: str, *, since: StreamPosition | None, limit: int, reverse: bool
+    ) -> History:
+        """Return the publications after ``since``, oldest first, and the top."""
+
+    async def tops(
+        self, positions: Sequence[tuple[str, StreamPosition]]
+    ) -> Sequence[History | BrokerUnavailable]:
+        """Return the tops of several channels, each shown the position held here."""
+
+
+class Arrivals:
+    """The incoming side of all channels of one process."""
+
+    def __init__(self, streams: Streams, *, spawn: Spawn) -> None:
+        self._streams = streams
+        self._spawn = spawn
+        self._fan_out = FanOut()
+        self.dropped_count = 0
+        self.repaired_count = 0
+
+    def receive(self, channel: HubChannel, data: bytes) -> None:
+        """Take a message of a channel's group, as the layer carried it."""
+        try:
+            message = decode_message(data)
+            delivery = delivery_of(channel.name, message)
+        except msgspec.DecodeError as error:
+            logger.error("undecodable message on the layer for %s: %s", channel.name, error)
+            return
+        if delivery is not None:
+            self._accept(channel, delivery)
+
+    def _accept(self, channel: HubChannel, delivery: Delivery) -> None:
+        if delivery.offset == 0:
+            self._queue(channel, delivery)
+        elif channel.repair is not None:
+            self._hold(channel, delivery)
+        elif self._is_next(channel, delivery):
+            self._advance(channel, delivery)
+        elif not self._is_known(channel, delivery):
+            self._hold(channel, delivery)
+            self.start_repair(channel)
+
+    def _is_next(self, channel: HubChannel, delivery: Delivery) -> bool:
+        position = channel.position
+        if position is None:
+            return True
+        return delivery.epoch == position.epoch and delivery.offset == position.offset + 1
+
+    def _is_known(self, channel: HubChannel, delivery: Delivery) -> bool:
+        position = channel.position
+        return (
+            position is not None
+            and delivery.epoch == position.epoch
+            and delivery.offset <= position.offset
+        )
+
+    def _advance(self, channel: HubChannel, delivery: Delivery) -> None:
+        channel.position = StreamPosition(delivery.offset, delivery.epoch)
+        channel.active_at = asyncio.get_running_loop().time()
+        self._queue(channel, delivery)
+
+    def _queue(self, channel: HubChannel, delivery: Delivery) -> None:
+        now = asyncio.get_running_loop().time()
+        if channel.queue.is_full(delivery, now):
+            dropped = channel.queue.drop()
+            self.dropped_count += dropped
+            logger.error("%s is overloaded: dropped %d messages", channel.name, dropped)
+            self._tell(channel)
+        self._fan_out.put(channel.queue, delivery, now)
+
+    def _hold(self, channel: HubChannel, delivery: Delivery) -> None:
+        channel.held_bytes += len(delivery.frame)
+        if channel.held_bytes > HELD_MAX_BYTES:
+            # The stream has them as well: the repair reads on until it meets what is held.
+            channel.held.clear()
+            channel.held_bytes = len(delivery.frame)
+        channel.held.append(delivery)
+
+    # Gaps ------------------------------------------------------------------------------------
+
+    def start_repair(self, channel: HubChannel) -> None:
+        """Read what follows the channel's position, until it meets what arrives."""
+        if channel.repair is None:
+            channel.repair = self._spawn(self._repair(channel), f"repair {channel.group}")
+
+    async def _repair(self, channel: HubChannel) -> None:
+        try:
+            while not await self._fill(channel):
+                pass
+        finally:
+            channel.repair = None
+            channel.held.clear()
+            channel.held_bytes = 0
+
+    async def _fill(self, channel: HubChannel) -> bool:
+        """Read what follows the position once; tell whether the gap is closed."""
+        position = channel.position
+        assert position is not None
+        waiting = list(channel.held)
+        try:
+            history = await self._streams.history(
+                channel.name, since=position, limit=REPAIR_PAGE, reverse=False
+            )
+        except BrokerUnavailable:
+            await asyncio.sleep(RETRY_SECONDS)
+            return False
+        first_offset = history.publications[0].offset if history.publications else 0
+        is_behind = history.position.offset > position.offset
+        if history.position.epoch != position.epoch or history.position.offset < position.offset:
+            await self._renounce(channel)
+        elif is_behind and first_offset != position.offset + 1:
+            self.lose(channel, history.position)
+        for publication in history.publications:
+            epoch = history.position.epoch
+            delivery = publication_delivery(channel.name, publication.offset, epoch, publication)
+            if self._is_next(channel, delivery):
+                self.repaired_count += 1
+                self._advance(channel, delivery)
+        _forget_other_epochs(channel, waiting, history.position.epoch)
+        if len(history.publications) == REPAIR_PAGE:
+            # A long gap is paged in no faster than it is delivered.
+            await self._fan_out.drained(channel.queue)
+        return self._drain_held(channel)
+
+    def _drain_held(self, channel: HubChannel) -> bool:
+        while channel.held:
+            delivery = channel.held[0]
+            if self._is_next(channel, delivery):
+                self._advance(channel, delivery)
+            elif not self._is_known(channel, delivery):
+                return False
+            channel.held.popleft()
+            channel.held_bytes -= len(delivery.frame)
+        return True
+
+    async def _renounce(self, channel: HubChannel) -> None:
+        """Go over to another epoch, after the stream was shown the position held until now."""
+        while True:
+            assert channel.position is not None
+            (top,) = await self._streams.tops([(channel.name, channel.position)])
+            if isinstance(top, History):
+                self.lose(channel, top.position)
+                return
+            await asyncio.sleep(RETRY_SECONDS)
+
+    def lose(self, channel: HubChannel, position: StreamPosition) -> None:
+        """Jump to ``position``; whoever was promised to miss nothing is told."""
+        logger.warning(
+            "%s went from %s to %s: positioned subscriptions recover",
+            channel.name,
+            channel.position,
+            position,
+        )
+        channel.queue.drop()
+        channel.position = position
+        channel.queue.delivered = position
+        self._tell(channel)
+
+    def _tell(self, channel: HubChannel) -> None:
+        """End the positioned subscriptions that are past joining, spread over seconds.
+
+        They hear nothing more from now on. Joining ones read their history again by themselves.
+        """
+        told = [each for each in channel.subscriptions if each.is_positioned and each.has_joined]
+        for subscription in told:
+            subscription.end()
+        random.shuffle(told)
+        if len(told) <= SPREAD_AT_ONCE:
+            _end_all(told)
+            return
+        loop = asyncio.get_running_loop()
+        size = -(-len(told) // SPREAD_SLICES)
+        for index in range(0, len(told), size):
+            delay_seconds = SPREAD_SECONDS * index / len(told)
+            loop.call_later(delay_seconds, _end_all, told[index : index + size])
+
+
+def _end_all(subscriptions: Iterable[Subscription]) -> None:
+    for subscription in subscriptions:
+        subscription.end_by_server(UNSUBSCRIBED_INSUFFICIENT_STATE)
+
+
+def _forget_other_epochs(channel: HubChannel, waiting: Iterable[Delivery], epoch: str) -> None:
+    """Drop what was held before a read that has shown another epoch: it is of an older one."""
+    older = {delivery for delivery in waiting if delivery.epoch != epoch}
+    if older:
+        channel.held = deque(delivery for delivery in channel.held if delivery not in older)
+        channel.held_bytes = sum(len(delivery.frame) for delivery in channel.held)
