@@ -124,26 +124,33 @@ class Arrivals:
             channel.repair = self._spawn(self._repair(channel), f"repair {channel.group}")
 
     async def _repair(self, channel: HubChannel) -> None:
+        page = REPAIR_PAGE
         try:
-            while not await self._fill(channel):
-                pass
+            while True:
+                channel.must_look_again = False
+                is_filled = await self._fill(channel, page)
+                if is_filled is None:
+                    # A page of large publications may take longer than the deadline.
+                    page = max(1, page // 2)
+                    await asyncio.sleep(RETRY_SECONDS)
+                elif is_filled and not channel.must_look_again:
+                    return
         finally:
             channel.repair = None
             channel.held.clear()
             channel.held_bytes = 0
 
-    async def _fill(self, channel: HubChannel) -> bool:
-        """Read what follows the position once; tell whether the gap is closed."""
+    async def _fill(self, channel: HubChannel, page: int) -> bool | None:
+        """Read what follows the position once; tell whether the gap is closed, None if unread."""
         position = channel.position
         assert position is not None
         waiting = list(channel.held)
         try:
             history = await self._streams.history(
-                channel.name, since=position, limit=REPAIR_PAGE, reverse=False
+                channel.name, since=position, limit=page, reverse=False
             )
         except BrokerUnavailable:
-            await asyncio.sleep(RETRY_SECONDS)
-            return False
+            return None
         first_offset = history.publications[0].offset if history.publications else 0
         is_behind = history.position.offset > position.offset
         if history.position.epoch != position.epoch or history.position.offset < position.offset:
@@ -155,22 +162,34 @@ class Arrivals:
             delivery = publication_delivery(channel.name, publication.offset, epoch, publication)
             if self._is_next(channel, delivery):
                 self.repaired_count += 1
-                self._advance(channel, delivery)
+                await self._advance_with_room(channel, delivery)
         _forget_other_epochs(channel, waiting, history.position.epoch)
-        if len(history.publications) == REPAIR_PAGE:
-            # A long gap is paged in no faster than it is delivered.
-            await self._fan_out.drained(channel.queue)
-        return self._drain_held(channel)
+        is_met = await self._drain_held(channel)
+        return is_met and not self._is_below(channel, history.position)
 
-    def _drain_held(self, channel: HubChannel) -> bool:
+    async def _advance_with_room(self, channel: HubChannel, delivery: Delivery) -> None:
+        """Queue a delivery no faster than they are written: a long gap is no overload."""
+        if channel.queue.is_full(delivery, asyncio.get_running_loop().time()):
+            await self._fan_out.drained(channel.queue)
+        if self._is_next(channel, delivery):  # the position may have jumped meanwhile
+            self._advance(channel, delivery)
+
+    @staticmethod
+    def _is_below(channel: HubChannel, top: StreamPosition) -> bool:
+        position = channel.position
+        assert position is not None
+        return position.epoch == top.epoch and position.offset < top.offset
+
+    async def _drain_held(self, channel: HubChannel) -> bool:
         while channel.held:
             delivery = channel.held[0]
-            if self._is_next(channel, delivery):
-                self._advance(channel, delivery)
-            elif not self._is_known(channel, delivery):
+            if not (self._is_next(channel, delivery) or self._is_known(channel, delivery)):
                 return False
+            # Out of it first: while there is no room more may come, and the bound may clear it.
             channel.held.popleft()
             channel.held_bytes -= len(delivery.frame)
+            if self._is_next(channel, delivery):
+                await self._advance_with_room(channel, delivery)
         return True
 
     async def _renounce(self, channel: HubChannel) -> None:

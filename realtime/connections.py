@@ -5,7 +5,6 @@ Owned by the instance. What a connection does at its turn is the session's.
 
 import asyncio
 import heapq
-import itertools
 from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
 
@@ -15,6 +14,7 @@ from realtime.protocol.disconnects import Disconnect
 from realtime.wheel import Wheel
 
 TICK_SECONDS: Final = 0.1
+TIMERS_MIN: Final = 1000  # fewer stale ones are not worth sorting out
 
 
 class Connection(Protocol):
@@ -61,11 +61,11 @@ class ConnectionTable:
             interval_seconds=settings.presence_renewal_seconds, tick_seconds=TICK_SECONDS
         )
         self._pong_slots = round(settings.pong_timeout_seconds / TICK_SECONDS)
-        self._open: dict[Connection, None] = {}
+        self._open: dict[str, Connection] = {}
         self._by_client: dict[str, Connection] = {}
         self._by_user: dict[str, dict[Connection, None]] = {}
-        self._timers: list[tuple[float, int, Connection]] = []
-        self._timer_order = itertools.count()
+        self._due: dict[str, float] = {}
+        self._timers: list[tuple[float, str]] = []
         self.is_empty = asyncio.Event()
         self.is_empty.set()
 
@@ -74,7 +74,7 @@ class ConnectionTable:
 
     def __iter__(self) -> Iterator[Connection]:
         """Give every open connection, also those that have not said who they are."""
-        return iter(list(self._open))
+        return iter(list(self._open.values()))
 
     @property
     def user_count(self) -> int:
@@ -83,7 +83,7 @@ class ConnectionTable:
 
     def open(self, connection: Connection) -> None:
         """Take in a connection that was just accepted."""
-        self._open[connection] = None
+        self._open[connection.client] = connection
         self.is_empty.clear()
 
     def identify(self, connection: Connection) -> None:
@@ -95,7 +95,8 @@ class ConnectionTable:
 
     def discard(self, connection: Connection) -> None:
         """Forget a connection, if it is known."""
-        self._open.pop(connection, None)
+        self._open.pop(connection.client, None)
+        self._due.pop(connection.client, None)
         if not self._open:
             self.is_empty.set()
         if self._by_client.pop(connection.client, None) is None:
@@ -123,8 +124,19 @@ class ConnectionTable:
         ]
 
     def call_at(self, at: float, connection: Connection) -> None:
-        """Ask for ``check_time`` at a time of the loop's clock, besides what was asked before."""
-        heapq.heappush(self._timers, (at, next(self._timer_order), connection))
+        """Ask for ``check_time`` at a time of the loop's clock, instead of what was asked before.
+
+        Only the client's id waits, so that nothing of a closed connection does.
+        """
+        self._due[connection.client] = at
+        heapq.heappush(self._timers, (at, connection.client))
+        if len(self._timers) > TIMERS_MIN and len(self._timers) > 2 * len(self._due):
+            self._timers = [(due_at, client) for client, due_at in self._due.items()]
+            heapq.heapify(self._timers)
+
+    def forget_timer(self, connection: Connection) -> None:
+        """Take back what was asked for with ``call_at``."""
+        self._due.pop(connection.client, None)
 
     def tick(self, now: float) -> list[Member]:
         """Do what is due for the slice whose turn it is; return presence entries to renew."""
@@ -132,10 +144,17 @@ class ConnectionTable:
             connection.ping()
         for connection in self._pings.behind(self._pong_slots):
             connection.check_pong()
-        while self._timers and self._timers[0][0] <= now:
-            heapq.heappop(self._timers)[2].check_time()
+        self._call_due(now)
         members: list[Member] = []
         for connection in self._renewals.turn():
             connection.check_subscriptions()
             members += connection.members()
         return members
+
+    def _call_due(self, now: float) -> None:
+        while self._timers and self._timers[0][0] <= now:
+            at, client = heapq.heappop(self._timers)
+            if self._due.get(client) != at:
+                continue  # closed meanwhile, or put off
+            del self._due[client]
+            self._open[client].check_time()

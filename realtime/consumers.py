@@ -48,7 +48,7 @@ class SendWriter:
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._queue: deque[dict[str, Any]] = deque()
+        self._queue: deque[tuple[dict[str, Any], int]] = deque()
         self._bytes = 0
         self._is_closed = False
         self._wake = asyncio.Event()
@@ -71,7 +71,7 @@ class SendWriter:
         return self._bytes
 
     def _put(self, message: dict[str, Any], size_bytes: int) -> None:
-        self._queue.append(message)
+        self._queue.append((message, size_bytes))
         self._bytes += size_bytes
         self._wake.set()
 
@@ -80,10 +80,16 @@ class SendWriter:
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
-                message = self._queue.popleft()
-                await self._send(message)
-                self._bytes -= len(message.get("text", ""))
-                if message["type"] == "websocket.close":
+                message, size_bytes = self._queue.popleft()
+                try:
+                    await self._send(message)
+                except Exception as error:
+                    # The server says in its own way that the client is gone.
+                    logger.debug("a frame was not sent: %s", error)
+                    self._is_closed = True
+                    self._queue.clear()
+                self._bytes -= size_bytes
+                if self._is_closed and not self._queue:
                     return
 
     def stop(self) -> None:

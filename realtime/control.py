@@ -133,7 +133,12 @@ class ControlReader:
             self._wake.set()
 
     def _receive(self, data: bytes) -> None:
-        message = decode_message(data)
+        try:
+            message = decode_message(data)
+        except msgspec.DecodeError as error:
+            # Anybody may send to a group of the layer, and a newer version may send more.
+            logger.warning("unknown message on the control group: %s", error)
+            return
         if message.type != PUBLICATION:
             self._notice(message)
             return

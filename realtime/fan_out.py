@@ -136,18 +136,24 @@ class FanOut:
     def _turn(self) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + TURN_SECONDS
-        ready = self._ready
-        while ready:
-            queue = ready.popleft()
+        try:
+            while self._ready and loop.time() < deadline:
+                self._advance(self._ready.popleft(), loop, deadline)
+        finally:
+            # Whatever fails in one turn, the next one comes.
+            self._is_scheduled = bool(self._ready)
+            if self._ready:
+                loop.call_soon(self._turn)
+
+    def _advance(
+        self, queue: ChannelQueue, loop: asyncio.AbstractEventLoop, deadline: float
+    ) -> None:
+        try:
             if not queue.is_idle:  # what it held may have been dropped
                 queue.advance(loop, deadline)
+        finally:
             if not queue.is_idle:
-                ready.append(queue)
+                self._ready.append(queue)
             elif queue.idle_waiter is not None:
                 queue.idle_waiter.set_result(None)
                 queue.idle_waiter = None
-            if loop.time() >= deadline:
-                break
-        self._is_scheduled = bool(ready)
-        if ready:
-            loop.call_soon(self._turn)

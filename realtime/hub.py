@@ -189,7 +189,10 @@ class Hub:
 
     def _judge(self, channel: HubChannel, asked: StreamPosition, top: StreamPosition) -> None:
         position = channel.position
-        if position is None or channel.repair is not None or not channel.has_positioned:
+        if channel.repair is not None:
+            channel.must_look_again = True
+            return
+        if position is None or not channel.has_positioned:
             return
         if position.epoch != asked.epoch:
             return  # moved on meanwhile

@@ -22,6 +22,7 @@ class HubChannel:
         is_listening: Whether the layer has acknowledged the group.
         active_at: When a publication with an offset was last queued or the position compared.
         is_suspect: Whether the link was down since the position was last compared.
+        must_look_again: Whether a repair under way is to read once more before it ends.
         held: What arrives while a gap is filled.
     """
 
@@ -34,6 +35,7 @@ class HubChannel:
         "is_suspect",
         "leave_timer",
         "lock",
+        "must_look_again",
         "name",
         "position",
         "queue",
@@ -47,6 +49,7 @@ class HubChannel:
         self.position: StreamPosition | None = None
         self.is_listening = False
         self.is_suspect = False
+        self.must_look_again = False
         self.lock = asyncio.Lock()
         self.leave_timer: asyncio.TimerHandle | None = None
         self.repair: asyncio.Task[None] | None = None

@@ -194,8 +194,14 @@ class Instance:
         self.tasks.spawn(self._spread(SHUTDOWN, conf.current().drain_seconds), "close everybody")
 
     def _notice(self, message: LayerMessage) -> None:
-        if message.type == registry.SURVEY:
-            self.tasks.spawn(self._answer(_decode_question(message.body)), "answer a survey")
+        if message.type != registry.SURVEY:
+            return
+        try:
+            question = _decode_question(message.body)
+        except msgspec.DecodeError as error:
+            logger.warning("unknown survey: %s", error)
+        else:
+            self.tasks.spawn(self._answer(question), "answer a survey")
 
     async def _answer(self, question: registry.Question) -> None:
         content: object

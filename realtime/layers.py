@@ -139,7 +139,12 @@ class LoopLayer(RedisPubSubLoopLayer):
         """Hand a message to the hub's receiver and to the stock consumers it is for."""
         receive = self.receivers.get(address)
         if receive is not None:
-            receive(data)
+            try:
+                receive(data)
+            except Exception:
+                # What comes in here was written by anybody. One message that surprises must not
+                # cost the process its hearing.
+                logger.exception("a message on %s was not understood", address)
         if address in self.channels:
             self._enqueue(address, data)
         for channel in self.groups.get(address, ()):

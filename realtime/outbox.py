@@ -5,10 +5,14 @@ The session and the hub write here and nowhere else. A server offers a ``FrameWr
 plain ASGI ``send``.
 """
 
+import logging
+from contextlib import suppress
 from typing import Protocol
 
 from realtime.protocol import codec
-from realtime.protocol.disconnects import SLOW, Disconnect
+from realtime.protocol.disconnects import SLOW, WRITE_ERROR, Disconnect
+
+logger = logging.getLogger(__name__)
 
 FRAME_WRITER = "realtime.frames"
 
@@ -56,7 +60,17 @@ class Outbox:
         if queued_bytes and queued_bytes + len(frame) > self._limit_bytes:
             self.close(SLOW)
             return
-        self._writer.write_frame(frame)
+        try:
+            self._writer.write_frame(frame)
+        except Exception:
+            # One connection's server has failed; the walk over all the others goes on.
+            logger.exception("a frame could not be written")
+            self._fail()
+
+    def _fail(self) -> None:
+        self.closed_with = WRITE_ERROR
+        with suppress(Exception):
+            self._writer.close(*WRITE_ERROR)
 
     def close(self, disconnect: Disconnect) -> None:
         """Say why, then close; the first reason stands.

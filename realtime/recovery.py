@@ -77,8 +77,12 @@ def recover(
     missed = [entry for entry in history.publications if entry.offset > since.offset]
     if not missed:
         return Recovery(since.offset == history.position.offset)
-    reaches = missed[0].offset == since.offset + 1 and missed[-1].offset == history.position.offset
-    if not reaches or len(missed) > limit:
+    is_whole = (
+        missed[0].offset == since.offset + 1
+        and missed[-1].offset == history.position.offset
+        and len(missed) == history.position.offset - since.offset
+    )
+    if not is_whole or len(missed) > limit:
         return FAILED
     if sum(map(size_of, missed)) > bytes_max:
         return FAILED

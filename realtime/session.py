@@ -108,6 +108,7 @@ class Session:
         self._conn_info = claims.info or self._conn_info
         if not claims.expire_at:
             self._expires_at = 0.0
+            self.instance.connections.forget_timer(self)
             return
         seconds = min(claims.expire_at - time.time(), TTL_MAX_SECONDS) + EXPIRED_CLOSE_SECONDS
         self._expires_at = self.instance.loop.time() + seconds

@@ -111,11 +111,14 @@ class Subscription:
         if self._buffer_bytes > BUFFER_MAX_BYTES:
             # The stream has what is dropped here; a subscription without position never waits
             # long enough to fill this, unless Redis is slow, and is promised no history.
-            self._buffer.clear()
-            self._buffer_bytes = 0
+            self._forget_kept()
             self.has_overflowed = True
             return
         self._buffer.append(delivery)
+
+    def _forget_kept(self) -> None:
+        self._buffer = []
+        self._buffer_bytes = 0
 
     def follows(self, position: StreamPosition) -> bool:
         """Tell whether what was kept continues ``position`` without a hole.
@@ -125,14 +128,14 @@ class Subscription:
         assert self._buffer is not None
         if self.has_overflowed:
             self.has_overflowed = False
-            self._buffer.clear()
+            self._forget_kept()
             return False
         next_offset = position.offset + 1
         for delivery in self._buffer:
             if delivery.offset == 0:
                 continue
             if delivery.epoch != position.epoch:
-                self._buffer.clear()
+                self._forget_kept()
                 return False
             if delivery.offset >= next_offset:
                 if delivery.offset > next_offset:

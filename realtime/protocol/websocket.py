@@ -9,7 +9,6 @@ from struct import Struct
 
 TEXT = 0x1
 BINARY = 0x2
-CLOSE = 0x8
 _FINAL = 0x80
 _LENGTH_16 = Struct("!BBH")
 _LENGTH_64 = Struct("!BBQ")
@@ -29,10 +28,9 @@ def frame(payload: bytes, opcode: int = TEXT) -> bytes:
     return _LENGTH_64.pack(_FINAL | opcode, 127, length) + payload
 
 
-def close_frame(code: int, reason: str) -> bytes:
-    """Return a close frame; the reason is cut to the 123 bytes a control frame has room for."""
-    text = reason.encode()[:REASON_MAX_BYTES]
-    return frame(code.to_bytes(2, "big") + text, CLOSE)
+def reason_bytes(reason: str) -> bytes:
+    """Return a close reason, cut between characters to what a close frame has room for."""
+    return reason.encode()[:REASON_MAX_BYTES].decode("utf-8", "ignore").encode()
 
 
 def payload_of(framed: bytes) -> bytes:

@@ -70,7 +70,8 @@ def check_database() -> None:
         why = f"no answer within {DEADLINE_SECONDS:.0f} s"
         raise NotReady(_unreachable(name, why, "DATABASE_URL")) from error
     except (DatabaseError, ValueError) as error:
-        raise NotReady(_unreachable(name, _one_line(error), "DATABASE_URL")) from error
+        cure = "DATABASE_URL" if _database_settings()["HOST"] else "VAR_DIR or DATABASE_URL"
+        raise NotReady(_unreachable(name, _one_line(error), cure)) from error
 
 
 def check_redis() -> None:
@@ -115,15 +116,20 @@ def name_of_redis(host: dict[str, Any]) -> str:
 
 
 def _name_of_database() -> str:
-    settings = connections[DEFAULT_DB_ALIAS].settings_dict
+    settings = _database_settings()
     if settings["HOST"]:
         port = f":{settings['PORT']}" if settings["PORT"] else ""
         return f"database at {settings['HOST']}{port}"
     return f"database {settings['NAME']}"
 
 
+def _database_settings() -> dict[str, Any]:
+    settings: dict[str, Any] = connections[DEFAULT_DB_ALIAS].settings_dict
+    return settings
+
+
 def _ask_database() -> None:
-    settings = deepcopy(connections[DEFAULT_DB_ALIAS].settings_dict)
+    settings = deepcopy(_database_settings())
     # A pool would try again in the background and keep the reason to itself.
     settings["OPTIONS"].pop("pool", None)
     connection = connections[DEFAULT_DB_ALIAS].__class__(settings, DEFAULT_DB_ALIAS)
@@ -181,7 +187,7 @@ def _why_no_port(error: OSError, where: str, port: int) -> str:
 
 
 def _unreachable(name: str, why: str, variable: str) -> str:
-    return f"{name} cannot be reached ({why}): start it, or correct {variable}"
+    return f"{name} cannot be reached ({why}): see that it is there, or correct {variable}"
 
 
 def _one_line(error: BaseException) -> str:

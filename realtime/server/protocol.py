@@ -86,7 +86,7 @@ class FrameProtocol(WebSocketProtocol):
         Autobahn's ``sendClose`` refuses codes such as 1009, and Daphne passes no reason on.
         """
         if self.state == self.STATE_OPEN:
-            self.sendCloseFrame(code, reason.encode()[: websocket.REASON_MAX_BYTES])
+            self.sendCloseFrame(code, websocket.reason_bytes(reason))
 
     # Way in -----------------------------------------------------------------------------------
 
