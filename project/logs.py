@@ -5,10 +5,11 @@ Called by ``settings.py``. Ordinary ``logging`` calls and structlog's go the sam
 """
 
 import re
-from typing import Any
+import traceback
+from typing import Any, TextIO
 
 import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -74,11 +75,14 @@ def _for_machines() -> list[Processor]:
 def _for_terminal(*, has_colours: bool) -> list[Processor]:
     return [
         escape_control_characters,
-        # Plain tracebacks: the pretty ones print local variables, tokens among them.
-        structlog.dev.ConsoleRenderer(
-            colors=has_colours, exception_formatter=structlog.dev.plain_traceback
-        ),
+        structlog.dev.ConsoleRenderer(colors=has_colours, exception_formatter=_write_traceback),
     ]
+
+
+def _write_traceback(out: TextIO, exc_info: ExcInfo) -> None:
+    # A plain one: structlog's pretty one prints local variables, tokens among them.
+    for line in traceback.format_exception(*exc_info):
+        out.write("\n" + "\n".join(map(_escaped, line.rstrip("\n").split("\n"))))
 
 
 def _escaped(value: str) -> str:

@@ -202,6 +202,12 @@ class Arrivals:
                 return
             await asyncio.sleep(RETRY_SECONDS)
 
+    async def until_repaired(self, channel: HubChannel, *, seconds: float) -> None:
+        """Repair a channel, and wait for it so long at most."""
+        self.start_repair(channel)
+        if channel.repair is not None:
+            await asyncio.wait([channel.repair], timeout=seconds)
+
     def lose(self, channel: HubChannel, position: StreamPosition) -> None:
         """Jump to ``position``; whoever was promised to miss nothing is told."""
         logger.warning(

@@ -6,6 +6,7 @@ Called by the session; each function decides, acts and returns the result.
 from realtime import conf
 from realtime.instance import Instance
 from realtime.permissions import check_name, may_publish, may_read_history, may_read_presence
+from realtime.protocol import codec
 from realtime.protocol.errors import (
     BadRequest,
     NotAvailable,
@@ -19,10 +20,12 @@ from realtime.protocol.messages import (
     HistoryResult,
     PresenceResult,
     PresenceStatsResult,
+    Publication,
     PublishRequest,
     StreamPosition,
 )
 from realtime.publishing import prepare
+from realtime.recovery import History
 from realtime.snapshot import ChannelOptions, Snapshot
 
 
@@ -101,9 +104,25 @@ async def read_history(
     if since is not None and since.offset > UINT64_MAX:
         raise BadRequest("offset exceeds 64 bits")
     read = await instance.broker.history(channel, since=since, limit=limit, reverse=reverse)
-    if since is not None and since.epoch and not read.knows(since.epoch):
+    if since is not None and not read.knows(since):
         raise UnrecoverablePosition
-    return HistoryResult(list(read.publications), read.position.offset, read.position.epoch)
+    return HistoryResult(_fitting(read), read.position.offset, read.position.epoch)
+
+
+def _fitting(read: History) -> list[Publication]:
+    """Return as many publications as leave half of a connection's queue free, at least one.
+
+    A reply that filled the queue would have the next frame close the connection as slow. The
+    client asks for the rest from the last offset it got.
+    """
+    left_bytes = conf.current().queue_max_bytes // 2
+    fitting: list[Publication] = []
+    for publication in read.publications:
+        left_bytes -= codec.encoded_size(publication)
+        if left_bytes < 0 and fitting:
+            break
+        fitting.append(publication)
+    return fitting
 
 
 def check_presence(options: ChannelOptions, user: str, *, is_subscribed: bool) -> None:

@@ -106,6 +106,9 @@ def _refuse(session: Session, command: Command, name: str, error: ProtocolError)
 async def _connect(session: Session, command: Command) -> Reply:
     request = command.connect
     assert request is not None
+    if not session.instance.hears_control:
+        # Whoever is told to go before the command can be heard here would stay.
+        raise InternalError("the control stream has not been found yet")
     claims = _credentials(request)
     if claims.expire_at and claims.expire_at <= time.time():
         raise Expired

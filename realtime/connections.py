@@ -38,6 +38,9 @@ class Connection(Protocol):
     def members(self) -> list[Member]:
         """Return the presence entries to renew."""
 
+    def holds(self, channel: str) -> bool:
+        """Tell whether it is subscribed to a channel."""
+
     def disconnect(self, disconnect: Disconnect) -> None:
         """Close the connection."""
 
@@ -95,10 +98,14 @@ class ConnectionTable:
 
     def discard(self, connection: Connection) -> None:
         """Forget a connection, if it is known."""
+        self.conceal(connection)
         self._open.pop(connection.client, None)
-        self._due.pop(connection.client, None)
         if not self._open:
             self.is_empty.set()
+
+    def conceal(self, connection: Connection) -> None:
+        """Let a connection be found no more, nor have its turn: it is ending."""
+        self._due.pop(connection.client, None)
         if self._by_client.pop(connection.client, None) is None:
             return
         siblings = self._by_user[connection.user]
@@ -138,18 +145,17 @@ class ConnectionTable:
         """Take back what was asked for with ``call_at``."""
         self._due.pop(connection.client, None)
 
-    def tick(self, now: float) -> list[Member]:
-        """Do what is due for the slice whose turn it is; return presence entries to renew."""
+    def tick(self, now: float) -> list[Connection]:
+        """Do what is due for the slice whose turn it is; return whose presence to renew."""
         for connection in self._pings.turn():
             connection.ping()
         for connection in self._pings.behind(self._pong_slots):
             connection.check_pong()
         self._call_due(now)
-        members: list[Member] = []
-        for connection in self._renewals.turn():
+        renewed = self._renewals.turn()
+        for connection in renewed:
             connection.check_subscriptions()
-            members += connection.members()
-        return members
+        return renewed
 
     def _call_due(self, now: float) -> None:
         while self._timers and self._timers[0][0] <= now:

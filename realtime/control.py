@@ -91,6 +91,11 @@ class ControlReader:
         self._position: StreamPosition | None = None
         self._wake = asyncio.Event()
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether every command from now on is obeyed."""
+        return self._position is not None
+
     async def run(self) -> None:
         """Read until cancelled; takes every failure of Redis as something that passes."""
         self._layer.watchers.append(self._on_link)
@@ -120,7 +125,8 @@ class ControlReader:
     async def _begin(self) -> None:
         await self._layer.listen(CONTROL_GROUP, self._receive)
         top = await self._read(None, limit=0)
-        # Commands before this moment are for connections that this instance never had.
+        # Earlier commands are for connections that this instance never had: until now it let
+        # nobody connect.
         self._position = top.position
 
     async def _read(self, since: StreamPosition | None, *, limit: int) -> History:
@@ -161,9 +167,7 @@ class ControlReader:
             return
         missed = history.publications
         is_whole = history.continues(position) and (
-            missed[0].offset == position.offset + 1 and missed[-1].offset == history.position.offset
-            if missed
-            else history.position.offset == position.offset
+            len(missed) == history.position.offset - position.offset
         )
         self._position = history.position
         if not is_whole:

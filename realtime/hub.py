@@ -17,18 +17,33 @@ from realtime.protocol.errors import BrokerUnavailable
 from realtime.protocol.messages import StreamPosition
 from realtime.subscription import Subscription
 from realtime.tasks import TaskOwner
+from realtime.wheel import Wheel
 
+COMPARE_CHUNK: Final = 500  # so many answer well within the deadline
+CHECK_TICK_SECONDS: Final = 1.0
+CATCH_UP_SECONDS: Final = 1.5
 LEAVE_AFTER_SECONDS: Final = 1.0  # quick resubscribe loops do not reach Redis
 
 
 class Hub:
     """The channels of one process."""
 
-    def __init__(self, layer: LoopLayer, streams: Streams) -> None:
+    def __init__(self, layer: LoopLayer, streams: Streams, *, check_seconds: float = 40.0) -> None:
+        """Set up an empty hub.
+
+        Args:
+            layer: Carries what the streams' publishers announce.
+            streams: How to read what the layer lost.
+            check_seconds: How often the position of a quiet channel is compared.
+        """
         self._layer = layer
         self._streams = streams
         self._tasks = TaskOwner()
         self._arrivals = Arrivals(streams, spawn=self._tasks.spawn)
+        self._checks: Wheel[HubChannel] = Wheel(
+            interval_seconds=check_seconds, tick_seconds=CHECK_TICK_SECONDS
+        )
+        self._recent_seconds = check_seconds / 8
         self.channels: dict[str, HubChannel] = {}
         layer.watchers.append(self._on_link)
 
@@ -54,6 +69,7 @@ class Hub:
         channel = self.channels.get(subscription.channel)
         if channel is None:
             channel = self.channels[subscription.channel] = HubChannel(subscription.channel)
+            self._checks.add(channel)
         channel.subscriptions[subscription] = None
         self._stay(channel)
         try:
@@ -94,11 +110,15 @@ class Hub:
             or subscription.keeps(delivered.offset)
         )
 
-    def adopt(self, name: str, position: StreamPosition) -> None:
-        """Take over a freshly read position of another epoch than the hub's own."""
+    async def catch_up(self, name: str, position: StreamPosition) -> None:
+        """Follow a freshly read position of another epoch than the hub's own.
+
+        By a repair, which shows the stream the position held here before it gives it up: it may
+        be the only proof that Redis lost something.
+        """
         channel = self.channels[name]
         if channel.position is not None and channel.position.epoch != position.epoch:
-            self._arrivals.lose(channel, position)
+            await self._arrivals.until_repaired(channel, seconds=CATCH_UP_SECONDS)
 
     def go_live(self, subscription: Subscription, position: StreamPosition | None) -> None:
         """Release a subscription from ``position``, right after its reply was written."""
@@ -133,6 +153,7 @@ class Hub:
                 return
             # Forgotten first: whoever joins while the layer is told makes a new channel.
             del self.channels[channel.name]
+            self._checks.discard(channel)
             if channel.repair is not None:
                 channel.repair.cancel()
             if channel.is_listening:
@@ -154,26 +175,26 @@ class Hub:
     async def _compare_until_done(self, channels: Iterable[HubChannel]) -> None:
         left = [channel for channel in channels if channel.is_suspect]
         while left:
-            await self._compare(left, must_answer=False)
+            for start in range(0, len(left), COMPARE_CHUNK):
+                await self._compare(left[start : start + COMPARE_CHUNK], must_answer=False)
             left = [channel for channel in left if channel.is_suspect]
             if left:
                 await asyncio.sleep(RETRY_SECONDS)
 
-    async def check_quiet(self, *, quiet_seconds: float, limit: int) -> None:
-        """Compare up to ``limit`` channels that delivered nothing for ``quiet_seconds``.
+    async def check_quiet(self) -> None:
+        """Compare the channels whose turn it is, unless a publication came just now.
 
-        The layer may lose the last publication of a channel, and nothing that follows would show.
+        Called each ``CHECK_TICK_SECONDS``. The layer may lose the last publication of a channel,
+        and nothing that follows would show.
         """
         now = asyncio.get_running_loop().time()
         quiet = [
             channel
-            for channel in self.channels.values()
-            if channel.position is not None and now - channel.active_at >= quiet_seconds
-        ][:limit]
-        if quiet:
-            await self._compare(quiet, must_answer=False)
-            for channel in quiet:
-                channel.active_at = now
+            for channel in self._checks.turn()
+            if channel.position is not None and now - channel.active_at >= self._recent_seconds
+        ]
+        for start in range(0, len(quiet), COMPARE_CHUNK):
+            await self._compare(quiet[start : start + COMPARE_CHUNK], must_answer=False)
 
     async def _compare(self, channels: Sequence[HubChannel], *, must_answer: bool) -> None:
         asked = [(each, each.position or StreamPosition()) for each in channels]

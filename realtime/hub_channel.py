@@ -20,7 +20,7 @@ class HubChannel:
     Attributes:
         position: The last publication queued for delivery; None before the first is known.
         is_listening: Whether the layer has acknowledged the group.
-        active_at: When a publication with an offset was last queued or the position compared.
+        active_at: When a publication with an offset was last queued.
         is_suspect: Whether the link was down since the position was last compared.
         must_look_again: Whether a repair under way is to read once more before it ends.
         held: What arrives while a gap is filled.

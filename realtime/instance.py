@@ -21,11 +21,11 @@ from django.db import close_old_connections
 from realtime import conf, demo, registry, snapshot
 from realtime.broker.broker import Broker
 from realtime.broker.reads import SharedReads
-from realtime.connections import TICK_SECONDS, ConnectionTable
+from realtime.connections import TICK_SECONDS, Connection, ConnectionTable
 from realtime.control import ControlCommand, ControlReader, DisconnectCommand
-from realtime.hub import Hub
+from realtime.hub import CHECK_TICK_SECONDS, Hub
 from realtime.layers import HeliographChannelLayer, LayerMessage
-from realtime.presence import Member, Presence
+from realtime.presence import Presence
 from realtime.protocol.disconnects import SHUTDOWN, Disconnect
 from realtime.protocol.errors import BrokerUnavailable
 from realtime.redis_client import RedisServers
@@ -34,7 +34,6 @@ from realtime.tasks import TaskOwner
 
 logger = logging.getLogger(__name__)
 
-QUIET_CHECK_LIMIT: Final = 500
 SPREAD_SLICE_SECONDS: Final = 0.05
 _decode_question = msgspec.json.Decoder(registry.Question).decode
 
@@ -58,7 +57,7 @@ class Instance:
         self.broker = Broker(self.servers)
         self.reads = SharedReads(self.broker, limit=settings.recovery_max_publications)
         self.presence = Presence(self.servers)
-        self.hub = Hub(self.layer, self.broker)
+        self.hub = Hub(self.layer, self.broker, check_seconds=settings.position_check_seconds)
         self.connections = ConnectionTable()
         self.snapshot: Snapshot | None = None
         self.is_draining = False
@@ -73,6 +72,11 @@ class Instance:
         self._started_at = time.monotonic()
         self._loops: asyncio.Task[None] | None = None
         self.tasks = TaskOwner()
+
+    @property
+    def hears_control(self) -> bool:
+        """Whether it knows where the control stream is, and so will miss no command."""
+        return self._control.has_begun
 
     # Life ------------------------------------------------------------------------------------
 
@@ -157,20 +161,31 @@ class Instance:
             # What a stalled loop missed is not made up for: it would look like silent clients.
             next_at = max(next_at + TICK_SECONDS, self.loop.time())
             await asyncio.sleep(next_at - self.loop.time())
-            members = self.connections.tick(self.loop.time())
-            if members:
-                self.tasks.spawn(self._renew(members), "renew presence")
+            renewed = self.connections.tick(self.loop.time())
+            if renewed:
+                self.tasks.spawn(self._renew(renewed), "renew presence")
 
-    async def _renew(self, members: list[Member]) -> None:
-        failed = sum(outcome is not None for outcome in await self.presence.renew(members))
+    async def _renew(self, connections: list[Connection]) -> None:
+        entries = [(each, member) for each in connections for member in each.members()]
+        if not entries:
+            return
+        outcomes = await self.presence.renew([member for _, member in entries])
+        failed = sum(outcome is not None for outcome in outcomes)
         if failed:
             logger.warning("%d presence entries were not renewed", failed)
+        # Who left meanwhile may have been taken out before the renewal put it back.
+        left = [
+            (member.channel, member.info.client)
+            for connection, member in entries
+            if not connection.holds(member.channel)
+        ]
+        if left:
+            await self.presence.remove_many(left)
 
     async def _check_positions(self) -> None:
         while True:
-            await asyncio.sleep(1.0)
-            quiet_seconds = conf.current().position_check_seconds
-            await self.hub.check_quiet(quiet_seconds=quiet_seconds, limit=QUIET_CHECK_LIMIT)
+            await asyncio.sleep(CHECK_TICK_SECONDS)
+            await self.hub.check_quiet()
 
     # Control ---------------------------------------------------------------------------------
 

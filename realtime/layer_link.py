@@ -75,9 +75,11 @@ class ShardLink:
     async def publish(self, address: str, message: bytes) -> None:
         """Publish for ``send`` and ``group_send``; at most once."""
         if self._publisher is None:
-            options = async_pool_options(self.host, timeout_seconds=self._timeout_seconds)
             pool = aioredis.BlockingConnectionPool.from_url(
-                self.host["address"], max_connections=4, timeout=self._timeout_seconds, **options
+                self.host["address"],
+                max_connections=4,
+                timeout=None,
+                **async_pool_options(self.host),
             )
             self._publisher = aioredis.Redis.from_pool(pool)
         try:
@@ -144,9 +146,9 @@ class ShardLink:
             delay_seconds = min(delay_seconds * 2, RECONNECT_MAX_SECONDS)
 
     async def _open(self) -> None:
-        # No socket timeout: the link is quiet for as long as nobody publishes.
-        options = async_pool_options(self.host, timeout_seconds=None)
-        pool = aioredis.ConnectionPool.from_url(self.host["address"], **options)
+        pool = aioredis.ConnectionPool.from_url(
+            self.host["address"], **async_pool_options(self.host)
+        )
         connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
         self._connection = connection
         async with asyncio.timeout(self._timeout_seconds):

@@ -94,7 +94,8 @@ class LoopLayer(RedisPubSubLoopLayer):
         try:
             await self._get_shard(address).subscribe(address)
         except BaseException:
-            await self.ignore(group)
+            if self.receivers.get(address) is receive:
+                await self.ignore(group)
             raise
 
     async def ignore(self, group: str) -> None:

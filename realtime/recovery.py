@@ -26,21 +26,19 @@ class History:
     position: StreamPosition
     previous: StreamPosition = UNKNOWN
 
-    def knows(self, epoch: str) -> bool:
-        """Tell whether offsets of an epoch may still mean the same here."""
-        return epoch == self.position.epoch or (
-            epoch == self.previous.epoch and self.previous.epoch != ""
-        )
-
-    def continues(self, position: StreamPosition) -> bool:
+    def knows(self, position: StreamPosition) -> bool:
         """Tell whether a position's offset still means the same in this stream.
 
-        An empty epoch stands for any.
+        An empty epoch stands for any. One above the top of this epoch means nothing yet.
         """
         if position.epoch in ("", self.position.epoch):
-            return position.offset <= self.position.offset
+            return True
         is_previous = position.epoch == self.previous.epoch and self.previous.epoch != ""
         return is_previous and position.offset <= self.previous.offset
+
+    def continues(self, position: StreamPosition) -> bool:
+        """Tell whether somebody can go on from a position here."""
+        return self.knows(position) and position.offset <= self.position.offset
 
 
 @dataclass(frozen=True, slots=True)

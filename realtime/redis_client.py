@@ -15,6 +15,7 @@ import redis
 import redis.asyncio as aioredis
 from channels_redis.utils import _consistent_hash, decode_hosts
 from django.conf import settings
+from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
@@ -103,24 +104,28 @@ def pool_options(
     return options
 
 
-def async_pool_options(host: dict[str, Any], *, timeout_seconds: float | None) -> dict[str, Any]:
-    """Return ``pool_options`` for redis-py's asynchronous connections."""
-    return pool_options(host, timeout_seconds=timeout_seconds, retry=AsyncRetry(NoBackoff(), 0))
+def async_pool_options(host: dict[str, Any]) -> dict[str, Any]:
+    """Return ``pool_options`` for redis-py's asynchronous connections.
+
+    Without a socket timeout: every caller has a deadline of its own, and the ``wait_for`` that
+    redis-py puts round each command loses a cancellation on Python 3.11, so that a call would
+    wait twice.
+    """
+    return pool_options(host, timeout_seconds=None, retry=AsyncRetry(NoBackoff(), 0))
 
 
 class RedisServers:
     """The layer's servers, for the coroutines of one event loop."""
 
     def __init__(self) -> None:
-        timeout_seconds = conf.current().broker_timeout_seconds
-        self.timeout_seconds = timeout_seconds
+        self.timeout_seconds = conf.current().broker_timeout_seconds
         self.clients = [
             aioredis.Redis.from_pool(
                 aioredis.BlockingConnectionPool.from_url(
                     host["address"],
                     max_connections=COMMAND_CONNECTIONS,
-                    timeout=timeout_seconds,
-                    **async_pool_options(host, timeout_seconds=timeout_seconds),
+                    timeout=None,
+                    **async_pool_options(host),
                 )
             )
             for host in hosts()
@@ -167,14 +172,12 @@ class RedisServers:
         try:
             async with asyncio.timeout(self.timeout_seconds):
                 pipeline = client.pipeline(transaction=False)
+                loaded: set[str] = set()
                 for index in indexes:
-                    act = acts[index]
-                    pipeline.evalsha(act.script.sha, len(act.keys), *act.keys, *act.args)
+                    _put(pipeline, acts[index], loaded)
                 answers = await pipeline.execute(raise_on_error=False)
-                for index, answer in zip(indexes, answers, strict=True):
-                    if isinstance(answer, NoScriptError):
-                        answer = await _evaluate(client, acts[index])
-                    outcomes[index] = _outcome(acts[index], answer)
+            for index, answer in zip(indexes, answers, strict=True):
+                outcomes[index] = _outcome(acts[index], answer)
         except (RedisError, OSError, TimeoutError) as error:
             for index in indexes:
                 outcomes[index] = BrokerUnavailable(str(error))
@@ -196,6 +199,19 @@ class RedisServers:
         """Close every connection."""
         for client in self.clients:
             await client.aclose(close_connection_pool=True)
+
+
+def _put(pipeline: Pipeline, act: Act[Any], loaded: set[str]) -> None:
+    """Add an act to a pipeline; the first of each script brings the script itself.
+
+    One that Redis does not know would have to be run again after the others, out of order.
+    """
+    keys = len(act.keys)
+    if act.script.sha in loaded:
+        pipeline.evalsha(act.script.sha, keys, *act.keys, *act.args)
+    else:
+        loaded.add(act.script.sha)
+        pipeline.eval(act.script.text, keys, *act.keys, *act.args)
 
 
 async def _evaluate(client: aioredis.Redis, act: Act[T]) -> Any:
@@ -222,7 +238,8 @@ class SyncRedisServers:
                 redis.BlockingConnectionPool.from_url(
                     host["address"],
                     max_connections=COMMAND_CONNECTIONS,
-                    timeout=timeout_seconds,
+                    # So that waiting for a connection and for its answer stay below two seconds.
+                    timeout=timeout_seconds / 4,
                     **pool_options(host, timeout_seconds=timeout_seconds),
                 )
             )

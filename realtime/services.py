@@ -178,7 +178,7 @@ async def ahistory(
         raise BadRequest("reverse from offset 0")
     act = acts.history(channel, since=since, limit=limit, reverse=reverse)
     read = await reach.arun(act)
-    if since is not None and since.epoch and not read.knows(since.epoch):
+    if since is not None and not read.knows(since):
         raise UnrecoverablePosition
     return HistoryResult(list(read.publications), read.position.offset, read.position.epoch)
 
@@ -284,6 +284,7 @@ async def areadiness() -> dict[str, str]:
     return {
         "redis": redis_state,
         "layer": "ok" if running.layer.is_linked else "the subscription link is down",
+        "control": "ok" if running.hears_control else "the control stream has not been found yet",
         "database": "ok" if running.snapshot is not None else database_state,
         "draining": "draining" if running.is_draining else "ok",
         "instance": "a background loop has failed" if has_failed else "ok",

@@ -31,7 +31,7 @@ from realtime.protocol.disconnects import (
 )
 from realtime.protocol.errors import BrokerUnavailable
 from realtime.protocol.messages import ABSENT
-from realtime.subscribing import Caller, info_of
+from realtime.subscribing import TTL_MAX_SECONDS, Caller, info_of
 from realtime.subscription import Subscription
 from realtime.tokens import ConnectionClaims
 
@@ -39,7 +39,6 @@ logger = logging.getLogger(__name__)
 
 REFUSED_CLOSE_SECONDS: Final = 3.0
 EXPIRED_CLOSE_SECONDS: Final = 25.0  # Source: Centrifugo, client.expired_close_delay
-TTL_MAX_SECONDS: Final = 365 * 24 * 3600  # Source: Centrifugo client protocol, connect
 
 
 class Session:
@@ -126,6 +125,7 @@ class Session:
     async def end(self) -> None:
         """Leave no trace: the connection is closed, whoever closed it."""
         self._stale_at = self._expires_at = 0.0
+        self.instance.connections.conceal(self)
         for subscription in self.subscriptions.values():
             self.instance.hub.remove(subscription)
         try:
@@ -139,11 +139,12 @@ class Session:
         subscriptions = list(self.subscriptions.values())
         self.subscriptions.clear()
         present = [(each.channel, self.client) for each in subscriptions if each.has_presence]
-        if present:
-            await self.instance.presence.remove_many(present)
-        for each in subscriptions:
-            if each.sends_join_leave:
-                await self._announce_leave(each)
+        caller = self.caller
+        left = [Member(e.channel, info_of(caller, e)) for e in subscriptions if e.sends_join_leave]
+        # One deadline for all: with Redis away a connection must not take long to end.
+        await asyncio.gather(
+            self.instance.presence.remove_many(present), self.instance.broker.leave_many(left)
+        )
 
     def disconnect(self, disconnect: Disconnect) -> None:
         """Say why, and close."""
@@ -176,6 +177,10 @@ class Session:
             if 0 < subscription.expire_at <= overdue:
                 self.end_subscription(subscription, UNSUBSCRIBED_EXPIRED)
 
+    def holds(self, channel: str) -> bool:
+        """Tell whether it is subscribed to a channel."""
+        return channel in self.subscriptions
+
     def members(self) -> list[Member]:
         """Return the presence entries to renew."""
         caller = self.caller
@@ -196,11 +201,8 @@ class Session:
         if subscription.has_presence:
             await self.attempt(lambda: self.instance.presence.remove(channel, self.client))
         if subscription.sends_join_leave:
-            await self._announce_leave(subscription)
-
-    async def _announce_leave(self, subscription: Subscription) -> None:
-        info = info_of(self.caller, subscription)
-        await self.attempt(lambda: self.instance.broker.leave(subscription.channel, info))
+            info = info_of(self.caller, subscription)
+            await self.attempt(lambda: self.instance.broker.leave(channel, info))
 
     async def attempt(self, step: Callable[[], Awaitable[None]]) -> None:
         """Do what may be lost: presence entries lapse, joins and leaves are not kept."""

@@ -41,6 +41,7 @@ from realtime.tokens import InvalidToken, SubscriptionClaims, verify_subscriptio
 
 FLAG_REJECT_UNRECOVERED: Final = 2
 KNOWN_DELTAS: Final = ("", "fossil")
+TTL_MAX_SECONDS: Final = 365 * 24 * 3600
 READS_MAX: Final = 4  # a stream that still does not fit then has lost something
 
 
@@ -203,7 +204,7 @@ class Opening:
                 return self._judge(since, history)
             if attempt:
                 # Read twice, so this is newer than what the hub holds.
-                hub.adopt(name, history.position)
+                await hub.catch_up(name, history.position)
         raise Disconnected(INSUFFICIENT_STATE, f"the history of {name} does not fit")
 
     def _since(self) -> StreamPosition | None:
@@ -276,5 +277,10 @@ def info_of(caller: Caller, subscription: Subscription | None) -> ClientInfo:
 
 
 def ttl_seconds(expire_at: int) -> int:
-    """Return for how many seconds, at least one, something lives that expires; 0 for never."""
-    return max(1, round(expire_at - time.time())) if expire_at else 0
+    """Return for how many seconds something lives that expires: at least one, 365 days at most.
+
+    0 for what never expires. Source: Centrifugo client protocol, connect.
+    """
+    if not expire_at:
+        return 0
+    return min(max(1, round(expire_at - time.time())), TTL_MAX_SECONDS)

@@ -69,6 +69,15 @@ class Broker:
         """Tell the subscribers of one gone; may be lost."""
         await self._announce(channel, LEAVE, info)
 
+    async def leave_many(self, left: Sequence[tuple[str, ClientInfo]]) -> None:
+        """Tell of many, each (channel, who), in one round trip a server; may be lost."""
+        await self._servers.run_many(
+            [
+                acts.announce(of_channel(channel).group, LEAVE, codec.encode_info(info))
+                for channel, info in left
+            ]
+        )
+
     async def _announce(self, channel: str, kind: str, info: ClientInfo) -> None:
         group = of_channel(channel).group
         await self._servers.run(acts.announce(group, kind, codec.encode_info(info)))

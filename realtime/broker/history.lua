@@ -6,9 +6,10 @@
 -- Returns offset, epoch, previous epoch, previous top, entries.
 local opened = open_meta(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3])
 -- An instance that was handed what the files no longer hold is the proof that it is lost: from
--- then on nobody may recover across the restart.
-if ARGV[8] ~= '' and ARGV[8] == opened.prev_epoch
-    and tonumber(ARGV[9]) > tonumber(opened.prev_top) then
+-- then on nobody may recover across the restart. So is an epoch that the files do not know at all.
+local is_older = ARGV[8] ~= '' and ARGV[8] ~= opened.epoch
+if is_older and (ARGV[8] ~= opened.prev_epoch
+    or tonumber(ARGV[9]) > tonumber(opened.prev_top)) then
   redis.call('HDEL', KEYS[1], 'prev_epoch', 'prev_top')
   opened.prev_epoch = ''
   opened.prev_top = '0'
