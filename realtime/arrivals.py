@@ -154,9 +154,9 @@ class Arrivals:
         first_offset = history.publications[0].offset if history.publications else 0
         is_behind = history.position.offset > position.offset
         if history.position.epoch != position.epoch or history.position.offset < position.offset:
-            await self._renounce(channel)
+            await self._renounce(channel, history)
         elif is_behind and first_offset != position.offset + 1:
-            self.lose(channel, history.position)
+            self._lose(channel, _before_what_is_left(channel, history))
         for publication in history.publications:
             epoch = history.position.epoch
             delivery = publication_delivery(channel.name, publication.offset, epoch, publication)
@@ -192,15 +192,22 @@ class Arrivals:
                 await self._advance_with_room(channel, delivery)
         return True
 
-    async def _renounce(self, channel: HubChannel) -> None:
+    async def _renounce(self, channel: HubChannel, history: History) -> None:
         """Go over to another epoch, after the stream was shown the position held until now."""
+        position = channel.position
+        assert position is not None
         while True:
-            assert channel.position is not None
-            (top,) = await self._streams.tops([(channel.name, channel.position)])
+            (top,) = await self._streams.tops([(channel.name, position)])
             if isinstance(top, History):
-                self.lose(channel, top.position)
-                return
+                break
             await asyncio.sleep(RETRY_SECONDS)
+        if top.continues(position):
+            # The stream goes on where it was, under another name: who has no position gets all.
+            self._lose(channel, StreamPosition(position.offset, top.position.epoch))
+        elif top.position.epoch == history.position.epoch:
+            self._lose(channel, _before_what_is_left(channel, history))
+        else:
+            self._lose(channel, top.position)
 
     async def until_repaired(self, channel: HubChannel, *, seconds: float) -> None:
         """Repair a channel, and wait for it so long at most."""
@@ -208,8 +215,8 @@ class Arrivals:
         if channel.repair is not None:
             await asyncio.wait([channel.repair], timeout=seconds)
 
-    def lose(self, channel: HubChannel, position: StreamPosition) -> None:
-        """Jump to ``position``; whoever was promised to miss nothing is told."""
+    def _lose(self, channel: HubChannel, position: StreamPosition) -> None:
+        """Go on from ``position``; whoever was promised to miss nothing is told."""
         logger.warning(
             "%s went from %s to %s: positioned subscriptions recover",
             channel.name,
@@ -243,6 +250,16 @@ class Arrivals:
 def _end_all(subscriptions: Iterable[Subscription]) -> None:
     for subscription in subscriptions:
         subscription.end_by_server(UNSUBSCRIBED_INSUFFICIENT_STATE)
+
+
+def _before_what_is_left(channel: HubChannel, history: History) -> StreamPosition:
+    """Return the position from which on everything is at hand: read, held, or else to come."""
+    epoch = history.position.epoch
+    at_hand = [publication.offset for publication in history.publications[:1]]
+    at_hand += [delivery.offset for delivery in channel.held if delivery.epoch == epoch][:1]
+    if not at_hand:
+        return history.position
+    return StreamPosition(min(at_hand) - 1, epoch)
 
 
 def _forget_other_epochs(channel: HubChannel, waiting: Iterable[Delivery], epoch: str) -> None:

@@ -135,6 +135,8 @@ class ConnectionTable:
 
         Only the client's id waits, so that nothing of a closed connection does.
         """
+        if connection.client not in self._open:
+            return
         self._due[connection.client] = at
         heapq.heappush(self._timers, (at, connection.client))
         if len(self._timers) > TIMERS_MIN and len(self._timers) > 2 * len(self._due):

@@ -21,7 +21,8 @@ from realtime.protocol import codec
 from realtime.protocol.errors import BrokerUnavailable
 from realtime.protocol.messages import Publication, StreamPosition
 from realtime.recovery import History
-from realtime.redis_client import Act, RedisServers
+from realtime.redis_act import Act
+from realtime.redis_client import RedisServers
 from realtime.redis_keys import CONTROL, CONTROL_GROUP
 
 logger = logging.getLogger(__name__)

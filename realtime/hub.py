@@ -120,6 +120,16 @@ class Hub:
         if channel.position is not None and channel.position.epoch != position.epoch:
             await self._arrivals.until_repaired(channel, seconds=CATCH_UP_SECONDS)
 
+    def lacks_position(self, name: str) -> bool:
+        """Tell whether nothing is known yet of where a channel's stream is."""
+        return self.channels[name].position is None
+
+    def place(self, name: str, position: StreamPosition) -> None:
+        """Let a channel begin at a position that was read, unless something arrived meanwhile."""
+        channel = self.channels[name]
+        if channel.position is None:
+            channel.position = position
+
     def go_live(self, subscription: Subscription, position: StreamPosition | None) -> None:
         """Release a subscription from ``position``, right after its reply was written."""
         channel = self.channels[subscription.channel]
@@ -213,14 +223,11 @@ class Hub:
         if channel.repair is not None:
             channel.must_look_again = True
             return
-        if position is None or not channel.has_positioned:
+        if position is None or not channel.has_positioned or position.epoch != asked.epoch:
             return
-        if position.epoch != asked.epoch:
-            return  # moved on meanwhile
         # An offset below the one asked with proves loss; below the present one, only haste.
-        if top.epoch != position.epoch or top.offset < asked.offset:
-            self._arrivals.lose(channel, top)
-        elif top.offset > position.offset:
+        is_lost = top.epoch != position.epoch or top.offset < asked.offset
+        if is_lost or top.offset > position.offset:
             self._arrivals.start_repair(channel)
 
     async def close(self) -> None:

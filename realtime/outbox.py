@@ -6,7 +6,6 @@ plain ASGI ``send``.
 """
 
 import logging
-from contextlib import suppress
 from typing import Protocol
 
 from realtime.protocol import codec
@@ -65,12 +64,7 @@ class Outbox:
         except Exception:
             # One connection's server has failed; the walk over all the others goes on.
             logger.exception("a frame could not be written")
-            self._fail()
-
-    def _fail(self) -> None:
-        self.closed_with = WRITE_ERROR
-        with suppress(Exception):
-            self._writer.close(*WRITE_ERROR)
+            self.close(WRITE_ERROR)
 
     def close(self, disconnect: Disconnect) -> None:
         """Say why, then close; the first reason stands.
@@ -81,5 +75,11 @@ class Outbox:
         if self.closed_with is not None:
             return
         self.closed_with = disconnect
-        self._writer.write_frame(codec.disconnect_frame(disconnect))
-        self._writer.close(disconnect.code, disconnect.reason)
+        try:
+            try:
+                self._writer.write_frame(codec.disconnect_frame(disconnect))
+            finally:
+                self._writer.close(disconnect.code, disconnect.reason)
+        except Exception:
+            # Called in walks over all connections, as ``write`` is.
+            logger.exception("a connection could not be closed")

@@ -12,7 +12,8 @@ from realtime import conf
 from realtime.protocol import codec
 from realtime.protocol.errors import BrokerUnavailable
 from realtime.protocol.messages import ClientInfo, PresenceStatsResult
-from realtime.redis_client import Act, RedisServers, Script, script
+from realtime.redis_act import Act, Script, script
+from realtime.redis_client import RedisServers
 from realtime.redis_keys import of_channel
 
 _HERE = Path(__file__).parent / "broker"

@@ -15,7 +15,7 @@ from realtime.broker.acts import Published, Retention
 from realtime.protocol import codec
 from realtime.protocol.errors import BadRequest
 from realtime.protocol.messages import UINT64_MAX, ClientInfo, Publication, is_absent
-from realtime.redis_client import Act
+from realtime.redis_act import Act
 from realtime.snapshot import ChannelOptions
 
 IDEMPOTENCY_KEY_MAX_BYTES = 256

@@ -16,7 +16,8 @@ from django.db import Error as DatabaseError
 from realtime import conf, instance
 from realtime import snapshot as snapshots
 from realtime.protocol.errors import InternalError
-from realtime.redis_client import Act, RedisServers, SyncRedisServers, T, hosts
+from realtime.redis_act import Act, T
+from realtime.redis_client import RedisServers, SyncRedisServers, hosts
 from realtime.snapshot import Snapshot
 
 

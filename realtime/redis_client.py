@@ -5,17 +5,13 @@
 """
 
 import asyncio
-import hashlib
-from collections.abc import Callable, Sequence
-from functools import cache
-from pathlib import Path
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import Any, Final
 
 import redis
 import redis.asyncio as aioredis
 from channels_redis.utils import _consistent_hash, decode_hosts
 from django.conf import settings
-from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
@@ -23,38 +19,11 @@ from redis.retry import Retry
 
 from realtime import conf
 from realtime.protocol.errors import BrokerUnavailable
+from realtime.redis_act import Act, T
+from realtime.redis_lane import Lane
 
 LAYER_ALIAS: Final = "default"
-COMMAND_CONNECTIONS: Final = 32
-
-T = TypeVar("T")
-
-
-class Script(NamedTuple):
-    """A Lua script and the digest that Redis knows it by."""
-
-    text: str
-    sha: str
-
-
-@cache
-def script(*paths: Path) -> Script:
-    """Return the script in ``paths``, read once; the first ones hold what the last one uses."""
-    text = "\n".join(path.read_text() for path in paths)
-    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
-
-
-class Act(NamedTuple, Generic[T]):
-    """One thing to do in Redis: a script, what it touches, and how to read its answer.
-
-    ``group`` is the layer's group whose place on the ring of servers decides the server.
-    """
-
-    group: str
-    script: Script
-    keys: Sequence[str]
-    args: Sequence[str | bytes | int | float]
-    parse: Callable[[Any], T]
+THREAD_CONNECTIONS: Final = 32
 
 
 def layer_config() -> dict[str, Any]:
@@ -121,19 +90,13 @@ class RedisServers:
         self.timeout_seconds = conf.current().broker_timeout_seconds
         self.clients = [
             aioredis.Redis.from_pool(
-                aioredis.BlockingConnectionPool.from_url(
-                    host["address"],
-                    max_connections=COMMAND_CONNECTIONS,
-                    timeout=None,
-                    **async_pool_options(host),
-                )
+                aioredis.ConnectionPool.from_url(host["address"], **async_pool_options(host))
             )
             for host in hosts()
         ]
-
-    def client_of(self, group: str) -> aioredis.Redis:
-        """Return the client of the server that holds a group."""
-        return self.clients[shard_of(group, len(self.clients))]
+        self._lanes = [
+            Lane(client, timeout_seconds=self.timeout_seconds) for client in self.clients
+        ]
 
     async def run(self, act: Act[T]) -> T:
         """Carry out one act.
@@ -142,20 +105,21 @@ class RedisServers:
             BrokerUnavailable: No answer within ``broker_timeout_seconds``; whether it was done is
                 not known.
         """
-        client = self.client_of(act.group)
-        try:
-            async with asyncio.timeout(self.timeout_seconds):
-                answer = await _evaluate(client, act)
-        except (RedisError, OSError, TimeoutError) as error:
-            raise BrokerUnavailable(str(error)) from error
-        return act.parse(answer)
+        lane = self._lanes[shard_of(act.group, len(self._lanes))]
+        (answer,) = await lane.run((act,))
+        outcome = _outcome(act, answer)
+        if isinstance(outcome, BrokerUnavailable):
+            raise outcome
+        return outcome
 
     async def run_many(self, acts: Sequence[Act[T]]) -> list[T | BrokerUnavailable]:
-        """Carry out several acts, one round trip a server; each has its own outcome."""
+        """Carry out several acts, in order, one round trip a server; each has its own outcome."""
         outcomes: list[T | BrokerUnavailable] = [BrokerUnavailable("not run")] * len(acts)
+        if not acts:
+            return outcomes
         shards: dict[int, list[int]] = {}
         for index, act in enumerate(acts):
-            shards.setdefault(shard_of(act.group, len(self.clients)), []).append(index)
+            shards.setdefault(shard_of(act.group, len(self._lanes)), []).append(index)
         async with asyncio.TaskGroup() as tasks:
             for shard, indexes in shards.items():
                 tasks.create_task(self._run_on(shard, indexes, acts, outcomes))
@@ -168,19 +132,12 @@ class RedisServers:
         acts: Sequence[Act[T]],
         outcomes: list[T | BrokerUnavailable],
     ) -> None:
-        client = self.clients[shard]
         try:
-            async with asyncio.timeout(self.timeout_seconds):
-                pipeline = client.pipeline(transaction=False)
-                loaded: set[str] = set()
-                for index in indexes:
-                    _put(pipeline, acts[index], loaded)
-                answers = await pipeline.execute(raise_on_error=False)
-            for index, answer in zip(indexes, answers, strict=True):
-                outcomes[index] = _outcome(acts[index], answer)
-        except (RedisError, OSError, TimeoutError) as error:
-            for index in indexes:
-                outcomes[index] = BrokerUnavailable(str(error))
+            answers = await self._lanes[shard].run([acts[index] for index in indexes])
+        except BrokerUnavailable as error:
+            answers = [error] * len(indexes)
+        for index, answer in zip(indexes, answers, strict=True):
+            outcomes[index] = _outcome(acts[index], answer)
 
     async def ping(self) -> None:
         """Ask every server for a sign of life.
@@ -197,29 +154,10 @@ class RedisServers:
 
     async def close(self) -> None:
         """Close every connection."""
+        for lane in self._lanes:
+            await lane.close()
         for client in self.clients:
             await client.aclose(close_connection_pool=True)
-
-
-def _put(pipeline: Pipeline, act: Act[Any], loaded: set[str]) -> None:
-    """Add an act to a pipeline; the first of each script brings the script itself.
-
-    One that Redis does not know would have to be run again after the others, out of order.
-    """
-    keys = len(act.keys)
-    if act.script.sha in loaded:
-        pipeline.evalsha(act.script.sha, keys, *act.keys, *act.args)
-    else:
-        loaded.add(act.script.sha)
-        pipeline.eval(act.script.text, keys, *act.keys, *act.args)
-
-
-async def _evaluate(client: aioredis.Redis, act: Act[T]) -> Any:
-    keys = len(act.keys)
-    try:
-        return await client.evalsha(act.script.sha, keys, *act.keys, *act.args)
-    except NoScriptError:
-        return await client.eval(act.script.text, keys, *act.keys, *act.args)
 
 
 def _outcome(act: Act[T], answer: Any) -> T | BrokerUnavailable:
@@ -237,7 +175,7 @@ class SyncRedisServers:
             redis.Redis.from_pool(
                 redis.BlockingConnectionPool.from_url(
                     host["address"],
-                    max_connections=COMMAND_CONNECTIONS,
+                    max_connections=THREAD_CONNECTIONS,
                     # So that waiting for a connection and for its answer stay below two seconds.
                     timeout=timeout_seconds / 4,
                     **pool_options(host, timeout_seconds=timeout_seconds),

@@ -15,7 +15,8 @@ import msgspec
 
 from realtime import redis_keys
 from realtime.protocol.errors import BrokerUnavailable
-from realtime.redis_client import Act, RedisServers, Script, group_address, script
+from realtime.redis_act import Act, Script, script
+from realtime.redis_client import RedisServers, group_address
 from realtime.redis_keys import CONTROL_GROUP, INSTANCES
 
 BEAT_SECONDS: Final = 2.0

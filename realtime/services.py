@@ -38,7 +38,7 @@ from realtime.publishing import PLAIN, encoded, prepare
 from realtime.publishing import PublishOptions as PublishOptions  # part of the door
 from realtime.reach import asnapshot as asnapshot
 from realtime.reach import snapshot as snapshot
-from realtime.redis_client import Act
+from realtime.redis_act import Act
 from realtime.registry import NodeInfo
 from realtime.snapshot import ChannelOptions, Snapshot
 

@@ -174,8 +174,10 @@ class Opening:
             # Marked first: an add that got no answer may have been done all the same.
             self.subscription.has_presence = True
             await self._instance.presence.add(self.member())
-        recovery = await self._recovery() if self._grant.is_positioned else None
-        return self._result(recovery)
+        if self._grant.is_positioned:
+            return self._result(await self._recovery())
+        await self._place_channel()
+        return self._result(None)
 
     def go_live(self) -> None:
         """Let deliveries through; the reply was just written."""
@@ -190,6 +192,17 @@ class Opening:
     def member(self) -> Member:
         """Return the caller's presence entry."""
         return Member(self.subscription.channel, info_of(self._caller, self.subscription))
+
+    async def _place_channel(self) -> None:
+        """Give the hub a position of a channel that has a stream, if it has none yet.
+
+        The first subscriber who has one brings it. Coming later, it would pass over what is on
+        the way to those who have none.
+        """
+        name = self.subscription.channel
+        if self._grant.options.has_history and self._instance.hub.lacks_position(name):
+            history = await self._instance.reads.read(name, after_offset=None)
+            self._instance.hub.place(name, history.position)
 
     async def _recovery(self) -> Recovery | None:
         """Read the stream until it and what has arrived since fit together."""

@@ -14,7 +14,8 @@ from realtime.layers import PUBLICATION
 from realtime.protocol import codec
 from realtime.protocol.messages import UINT64_MAX, Publication, StreamPosition
 from realtime.recovery import History
-from realtime.redis_client import Act, group_address, script
+from realtime.redis_act import Act, script
+from realtime.redis_client import group_address
 from realtime.redis_keys import ChannelKeys, of_channel
 
 _HERE = Path(__file__).parent

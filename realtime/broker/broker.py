@@ -13,7 +13,8 @@ from realtime.protocol import codec
 from realtime.protocol.errors import BrokerUnavailable
 from realtime.protocol.messages import ClientInfo, StreamPosition
 from realtime.recovery import History
-from realtime.redis_client import Act, RedisServers
+from realtime.redis_act import Act
+from realtime.redis_client import RedisServers
 from realtime.redis_keys import of_channel
 
 

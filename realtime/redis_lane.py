@@ -1,0 +1,147 @@
+"""The calls of one event loop to one Redis server, gathered into pipelines.
+
+Owned by ``RedisServers``. Calls wait in the order they came; a few workers take what waits and
+send it in one round trip. So a thousand callers need a handful of connections, share their round
+trips, and are served in turn. A pool with a connection for each caller would starve some of them.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple, cast
+
+import redis.asyncio as aioredis
+from redis.asyncio.client import Pipeline
+from redis.exceptions import NoScriptError, RedisError
+
+from realtime.protocol.errors import BrokerUnavailable
+from realtime.redis_act import Act
+
+WORKERS: Final = 4  # so many pipelines are under way at once
+BATCH_MAX: Final = 128  # a pipeline takes whole calls until it has so many acts
+
+
+class _Call(NamedTuple):
+    """Acts that one caller wants done in order, and where it waits."""
+
+    acts: Sequence[Act[Any]]
+    answers: asyncio.Future[list[Any]]
+
+
+class Lane:
+    """The way to one server."""
+
+    def __init__(self, client: aioredis.Redis, *, timeout_seconds: float) -> None:
+        self._client = client
+        self._timeout_seconds = timeout_seconds
+        self._waiting: deque[_Call] = deque()
+        self._workers: set[asyncio.Task[None]] = set()
+
+    async def run(self, acts: Sequence[Act[Any]]) -> list[Any]:
+        """Carry out acts in order; return an answer or a ``RedisError`` for each.
+
+        A caller that leaves does not take the others' round trip away; its acts may be done.
+
+        Raises:
+            BrokerUnavailable: No answer within the deadline, which covers the wait in the lane;
+                whether anything was done is not known.
+        """
+        answers: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Call(acts, answers))
+        if len(self._workers) < min(WORKERS, len(self._waiting)):
+            worker = asyncio.create_task(self._work(), name="redis lane")
+            self._workers.add(worker)
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                return await answers
+        except TimeoutError as error:
+            raise BrokerUnavailable("no answer in time") from error
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                await self._carry_out(self._take())
+        finally:
+            # At once, not by a callback: whoever comes in this very turn needs a worker.
+            self._workers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+
+    async def _carry_out(self, batch: list[_Call]) -> None:
+        answers: list[Any] | None = None
+        reason = "the lane was closed"
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                answers = await self._send([act for call in batch for act in call.acts])
+        except (RedisError, OSError, TimeoutError) as error:
+            reason = str(error) or "no answer in time"
+        finally:
+            # Whatever happened, nobody waits for ever.
+            if answers is None:
+                _fail(batch, reason)
+            else:
+                _answer(batch, answers)
+
+    def _take(self) -> list[_Call]:
+        batch: list[_Call] = []
+        count = 0
+        while self._waiting and (not batch or count + len(self._waiting[0].acts) <= BATCH_MAX):
+            call = self._waiting.popleft()
+            if not call.answers.done():  # nobody waits for what timed out in the lane
+                batch.append(call)
+                count += len(call.acts)
+        return batch
+
+    async def _send(self, acts: Sequence[Act[Any]]) -> list[Any]:
+        if not acts:
+            return []
+        if len(acts) == 1:
+            return [await self._send_one(acts[0])]
+        pipeline = self._client.pipeline(transaction=False)
+        brought: set[str] = set()
+        for act in acts:
+            _put(pipeline, act, brought)
+        return list(await pipeline.execute(raise_on_error=False))
+
+    async def _send_one(self, act: Act[Any]) -> Any:
+        keys = len(act.keys)
+        try:
+            return await self._client.evalsha(act.script.sha, keys, *act.keys, *act.args)
+        except NoScriptError:
+            return await self._client.eval(act.script.text, keys, *act.keys, *act.args)
+
+    async def close(self) -> None:
+        """End the workers; who waits is told that Redis did not answer."""
+        workers = list(self._workers)
+        for worker in workers:
+            worker.cancel()
+        if workers:
+            await asyncio.wait(workers)
+        _fail(self._waiting, "the lane was closed")
+        self._waiting.clear()
+
+
+def _put(pipeline: Pipeline, act: Act[Any], brought: set[str]) -> None:
+    """Add an act to a pipeline; the first of each script brings the script itself.
+
+    One that Redis does not know would have to be run again after the others, out of order.
+    """
+    keys = len(act.keys)
+    if act.script.sha in brought:
+        pipeline.evalsha(act.script.sha, keys, *act.keys, *act.args)
+    else:
+        brought.add(act.script.sha)
+        pipeline.eval(act.script.text, keys, *act.keys, *act.args)
+
+
+def _answer(batch: Sequence[_Call], answers: list[Any]) -> None:
+    start = 0
+    for call in batch:
+        end = start + len(call.acts)
+        if not call.answers.done():
+            call.answers.set_result(answers[start:end])
+        start = end
+
+
+def _fail(batch: Iterable[_Call], reason: str) -> None:
+    for call in batch:
+        if not call.answers.done():
+            call.answers.set_exception(BrokerUnavailable(reason))
