@@ -125,8 +125,16 @@ class ConnectionConsumer(AsyncWebsocketConsumer):
         raise StopConsumer
 
 
+async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse the handshake of an address that nobody serves; for the end of a ``URLRouter``."""
+    await receive()
+    await _deny(scope, send, Refusal(404, "Not Found"))
+
+
 async def _converse(scope: Scope, receive: Receive, send: Send) -> None:
     running = await instance.ensure_started()
+    # Outside our server the first connection starts the instance, and must not be refused for it.
+    await running.until_prepared(seconds=conf.current().broker_timeout_seconds)
     given: FrameWriter | None = scope.get("extensions", {}).get(FRAME_WRITER)
     own = None if given is not None else SendWriter(send)
     writer = given or own

@@ -91,11 +91,16 @@ class ControlReader:
         self._notice = notice
         self._position: StreamPosition | None = None
         self._wake = asyncio.Event()
+        self._has_begun = asyncio.Event()
 
     @property
     def has_begun(self) -> bool:
         """Whether every command from now on is obeyed."""
-        return self._position is not None
+        return self._has_begun.is_set()
+
+    async def until_begun(self) -> None:
+        """Wait for ``has_begun``."""
+        await self._has_begun.wait()
 
     async def run(self) -> None:
         """Read until cancelled; takes every failure of Redis as something that passes."""
@@ -129,6 +134,7 @@ class ControlReader:
         # Earlier commands are for connections that this instance never had: until now it let
         # nobody connect.
         self._position = top.position
+        self._has_begun.set()
 
     async def _read(self, since: StreamPosition | None, *, limit: int) -> History:
         return await self._servers.run(

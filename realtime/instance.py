@@ -60,6 +60,7 @@ class Instance:
         self.hub = Hub(self.layer, self.broker, check_seconds=settings.position_check_seconds)
         self.connections = ConnectionTable()
         self.snapshot: Snapshot | None = None
+        self._has_asked_database = asyncio.Event()
         self.is_draining = False
         self.failure: BaseException | None = None
         self._control = ControlReader(
@@ -77,6 +78,22 @@ class Instance:
     def hears_control(self) -> bool:
         """Whether it knows where the control stream is, and so will miss no command."""
         return self._control.has_begun
+
+    async def until_prepared(self, *, seconds: float) -> bool:
+        """Wait for what every connection needs, and return whether it is there.
+
+        That is the namespaces, unless the database fails, and the control stream; ``seconds`` is
+        the longest to wait.
+        """
+        if self.snapshot is not None and self.hears_control:
+            return True
+        try:
+            async with asyncio.timeout(seconds):
+                await self._has_asked_database.wait()
+                await self._control.until_begun()
+        except TimeoutError:
+            return False
+        return self.snapshot is not None
 
     # Life ------------------------------------------------------------------------------------
 
@@ -141,7 +158,10 @@ class Instance:
         """
         # Its own thread, because the thread-sensitive one may be busy with a slow view.
         load = sync_to_async(_load_snapshot, thread_sensitive=False)
-        self.snapshot = await load(self.snapshot)
+        try:
+            self.snapshot = await load(self.snapshot)
+        finally:
+            self._has_asked_database.set()
 
     async def _poll_snapshot(self) -> None:
         was_failing = False

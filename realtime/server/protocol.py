@@ -94,6 +94,9 @@ class FrameProtocol(WebSocketProtocol):
         """Refuse while the server drains, else as Daphne."""
         if self.factory.server_class.is_draining:
             raise ConnectionDeny(503, "Service Unavailable")
+        # Daphne would answer 500 with Python's words, and log a traceback for any stranger.
+        if not request.headers.get("sec-websocket-protocol", "").isascii():
+            raise ConnectionDeny(400, "Bad Request")
         return super().onConnect(request)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:

@@ -15,7 +15,6 @@ from typing import Any, Final
 from daphne.server import Server
 from daphne.ws_protocol import WebSocketFactory
 from django.conf import settings
-from django.db import Error as DatabaseError
 from twisted.internet import defer, reactor
 
 from realtime import conf, instance
@@ -27,11 +26,12 @@ from realtime.server.protocol import (
     direct_writes_work,
     extensions_of,
 )
+from realtime.server.supervisor import ECHO_SECONDS
 
 logger = logging.getLogger(__name__)
 
 BACKLOG: Final = 4096
-FIRST_SNAPSHOT_SECONDS: Final = 3.0
+PREPARE_SECONDS: Final = 1.0
 HANDSHAKE_SECONDS: Final = 5
 HTTP_TIMEOUT_SECONDS: Final = 120
 EXIT_FAILED: Final = 1
@@ -44,6 +44,7 @@ class HeliographServer(Server):
     def __init__(self, application: Any, endpoints: list[str], *, on_ready: Callable[[], None]):
         self.exit_code = 0
         self.is_draining = False
+        self._told_at = 0.0
         self._on_ready = on_ready
         trusts_proxy = getattr(settings, "SECURE_PROXY_SSL_HEADER", None) is not None
         super().__init__(
@@ -78,11 +79,8 @@ class HeliographServer(Server):
 
     async def _start_instance(self) -> None:
         started = await instance.ensure_started(on_failure=self._fail)
-        try:
-            async with asyncio.timeout(FIRST_SNAPSHOT_SECONDS):
-                await started.load_snapshot()
-        except (DatabaseError, TimeoutError) as error:
-            logger.error("not ready: the database did not answer: %s", error)
+        if not await started.until_prepared(seconds=PREPARE_SECONDS):
+            logger.error("listening without being ready: see /ready for what is missing")
 
     def _make_ready(self) -> None:
         """Called by Daphne once its factories exist, before the reactor runs."""
@@ -120,10 +118,18 @@ class HeliographServer(Server):
         self._on_signal()
 
     def _on_signal(self) -> None:
-        if self.is_draining:
+        """End in order; at the second signal at once, at the third without a word to anybody."""
+        now = self.loop.time()
+        if not self.is_draining:
+            self.is_draining = True
+            self._told_at = now
+            self._ending = self.loop.create_task(self._end(), name="end")
+        elif self.exit_code == EXIT_AT_ONCE:
             os._exit(EXIT_AT_ONCE)
-        self.is_draining = True
-        self._ending = self.loop.create_task(self._end(), name="end")
+        elif now - self._told_at > ECHO_SECONDS:
+            self.exit_code = EXIT_AT_ONCE
+            self._ending.cancel()
+            self.stop()
 
     async def _end(self) -> None:
         started_at = time.monotonic()
@@ -151,6 +157,8 @@ class HeliographServer(Server):
         running = [task for task in tasks if task is not None and not task.done()]
         for task in running:
             task.cancel()
+        if self.exit_code == EXIT_AT_ONCE:
+            return None
         ended = defer.Deferred.fromFuture(
             asyncio.ensure_future(asyncio.gather(*running, return_exceptions=True))
         )
