@@ -1,0 +1,157 @@
+import asyncio
+
+import pytest
+
+from api.commands import PARALLEL_RUNS_MAX
+from realtime import services
+from realtime.models import ApiKey
+
+UNKNOWN = {"error": {"code": 102, "message": "unknown channel"}}
+
+
+def publish(channel, data):
+    return {"publish": {"channel": channel, "data": data}}
+
+
+@pytest.mark.parametrize("parallel", [False, True, None])
+async def test_each_command_has_its_reply_in_order(call, kept, parallel):
+    commands = [
+        publish(kept, 1),
+        publish("nope:x", 1),
+        publish(kept, 2),
+        {"history_remove": {"channel": "nope:x"}},
+        {"presence": {"channel": "who:x"}},
+        {"broadcast": {"channels": ["plain:x"], "data": 1}},
+        None,
+        {},
+        {"batch": {"commands": []}},
+        {"publish": None},
+        {"info": {}},
+        {"channels": {}},
+        {"disconnect": {"user": "42"}},
+        {"unsubscribe": {"user": "42", "channel": "plain:x"}},
+        publish("plain:x", 1),
+    ]
+
+    answer = await call("batch", {"commands": commands, "parallel": parallel})
+
+    assert answer.status == 200
+    first, unknown, second, *others = answer.json["replies"]
+    assert first["publish"]["offset"] == 1
+    assert second["publish"] == {**first["publish"], "offset": 2}
+    not_found = {"error": {"code": 104, "message": "not found"}}
+    assert unknown == UNKNOWN
+    assert others == [
+        UNKNOWN,
+        {"presence": {"presence": {}}},
+        {"broadcast": {"responses": [{"result": {}}]}},
+        {"error": {"code": 107, "message": "bad request"}},
+        not_found,
+        not_found,
+        not_found,
+        {"info": {"nodes": []}},
+        {"channels": {"channels": {}}},
+        {"disconnect": {}},
+        {"unsubscribe": {}},
+        {"publish": {}},
+    ]
+
+
+@pytest.mark.parametrize("content", [{}, {"commands": []}, {"commands": None}])
+async def test_an_empty_batch_has_no_replies(call, content):
+    assert (await call("batch", content)).body == b'{"replies":[]}'
+
+
+async def test_one_command_after_another_sees_what_was_done_before(call, kept):
+    read = {"history": {"channel": kept, "limit": -1}}
+
+    answer = await call("batch", {"commands": [read, publish(kept, 1), read, publish(kept, 2)]})
+
+    before, _, between, _ = answer.json["replies"]
+    assert before["history"]["publications"] == []
+    assert [found["data"] for found in between["history"]["publications"]] == [1]
+
+
+async def test_publishes_in_a_row_are_one_call_and_stay_in_order(call, kept, stored, monkeypatch):
+    sizes = []
+    apublish_many = services.apublish_many
+
+    async def counting(items):
+        sizes.append(len(items))
+        return await apublish_many(items)
+
+    monkeypatch.setattr(services, "apublish_many", counting)
+    commands = [publish(kept, number) for number in range(500)]
+
+    answer = await call("batch", {"commands": [*commands, {"info": {}}, publish(kept, 500)]})
+
+    assert sizes == [500, 1]
+    offsets = [reply["publish"]["offset"] for reply in answer.json["replies"][:500]]
+    assert offsets == list(range(1, 501))
+    assert await stored(kept) == list(range(401, 501))
+
+
+async def test_a_parallel_batch_is_bounded(call, monkeypatch):
+    under_way, most = 0, 0
+
+    async def ainfo():
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0)
+        under_way -= 1
+        return [], []
+
+    monkeypatch.setattr(services, "ainfo", ainfo)
+    commands = [{"info": {}}] * (3 * PARALLEL_RUNS_MAX)
+
+    await call("batch", {"commands": commands, "parallel": True})
+    assert most == PARALLEL_RUNS_MAX
+
+    most = 0
+    await call("batch", {"commands": commands})
+    assert most == 1
+
+
+async def test_what_is_outside_the_scopes_is_refused_for_itself(call, kept, stored):
+    key = "a-key-for-the-kept-channels"
+    await asyncio.to_thread(make_key, key, ["publish:kept:*"])
+
+    answer = await call(
+        "batch", {"commands": [publish(kept, 1), publish("plain:x", 1), {"info": {}}]}, key=key
+    )
+
+    denied = {"error": {"code": 103, "message": "permission denied"}}
+    assert answer.json["replies"][0]["publish"]["offset"] == 1
+    assert answer.json["replies"][1:] == [denied, denied]
+    assert await stored(kept) == [1]
+
+
+def make_key(key, scopes):
+    ApiKey.create("another", key=key, scopes=scopes)
+
+
+async def test_a_failure_stays_with_its_command(call, monkeypatch, caplog):
+    async def fail(*_):
+        raise RuntimeError("a secret detail")
+
+    monkeypatch.setattr(services, "ainfo", fail)
+    monkeypatch.setattr(services, "apublish_many", fail)
+
+    answer = await call(
+        "batch",
+        {
+            "commands": [
+                {"info": {}},
+                publish("plain:x", 1),
+                {"publish": {"channel": "plain:x"}},
+                {"presence": {"channel": "who:x"}},
+            ]
+        },
+    )
+
+    failed = {"error": {"code": 100, "message": "internal server error"}}
+    bad = {"error": {"code": 107, "message": "bad request"}}
+    assert answer.json["replies"] == [failed, failed, bad, {"presence": {"presence": {}}}]
+    assert b"secret" not in answer.body
+    assert "a secret detail" in caplog.text

@@ -1,0 +1,143 @@
+"""The reference lists what the code has: no more, no less."""
+
+import argparse
+import re
+from typing import Any
+
+import pytest
+from django.core.management import load_command_class
+from django.core.management.base import BaseCommand
+
+from api import schemas
+from api.commands import BATCH
+from api.methods import METHODS
+from realtime.models import Namespace
+from realtime.protocol import disconnects, errors
+from realtime.protocol.disconnects import Disconnect, Unsubscribe
+from realtime.protocol.errors import ProtocolError
+from tests.docs.documents import code, document
+from tests.support.servers import REPOSITORY
+
+COMMANDS = {
+    path.stem
+    for path in (REPOSITORY / "realtime/management/commands").glob("*.py")
+    if path.stem != "__init__"
+}
+
+
+# Commands ---------------------------------------------------------------------------------------
+
+
+def options(parser: argparse.ArgumentParser) -> set[str]:
+    """Return the long options of a parser and of its subcommands, and these by name."""
+    found: set[str] = set()
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, sub in action.choices.items():
+                found |= {name} | options(sub)
+        elif action.help != argparse.SUPPRESS:
+            found |= {option for option in action.option_strings if option.startswith("--")}
+    return found
+
+
+def options_of_django() -> set[str]:
+    return options(BaseCommand().create_parser("manage.py", "none"))
+
+
+def test_every_command_has_a_section_and_a_row_in_the_readme():
+    headings = set(re.findall(r"^## (\w+)$", document("docs/reference/commands.md").text, re.M))
+    rows = [code(cell)[0] for cell, _ in document("README.md").table("Commands")]
+
+    assert headings == COMMANDS
+    assert sorted(rows) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_option_of_a_command_has_a_row(name: str):
+    parser = load_command_class("realtime", name).create_parser("manage.py", name)
+
+    rows = document("docs/reference/commands.md").table(name)
+
+    listed = {code(cell)[0].split()[0] for cell, *_ in rows}
+    assert {each for each in listed if each != "addrport"} == options(parser) - options_of_django()
+
+
+# Server API -------------------------------------------------------------------------------------
+
+
+def test_every_method_is_listed_with_its_fields():
+    rows = document("docs/reference/server-api.md").table("Methods")
+
+    listed = {code(method)[0]: set(code(fields)) for method, fields, _ in rows}
+
+    forms: dict[str, Any] = {name: method.request_type for name, method in METHODS.items()}
+    forms[BATCH] = schemas.BatchRequest
+    assert listed == {name: set(form.__struct_fields__) for name, form in forms.items()}
+
+
+# Codes ------------------------------------------------------------------------------------------
+
+
+def of_type(kind: type) -> dict[int, str]:
+    found = [each for each in vars(disconnects).values() if isinstance(each, kind)]
+    return {each.code: each.reason for each in found}
+
+
+def test_every_close_is_listed():
+    rows = document("docs/reference/disconnect-codes.md").table("Closes")
+
+    assert {int(code_): reason for code_, reason, *_ in rows} == of_type(Disconnect)
+    for code_, _, comes_back, _ in rows:
+        is_terminal = 3500 <= int(code_) < 4000 or 4500 <= int(code_) < 5000
+        assert comes_back == ("no" if is_terminal else "yes"), code_
+
+
+def test_every_unsubscribe_is_listed():
+    rows = document("docs/reference/disconnect-codes.md").table("Unsubscribes")
+
+    assert {int(code_): reason for code_, reason, *_ in rows} == of_type(Unsubscribe)
+    for code_, _, comes_back, _ in rows:
+        assert comes_back == ("yes" if int(code_) >= 2500 else "no"), code_
+
+
+def test_every_error_is_listed():
+    kinds = [
+        each
+        for each in vars(errors).values()
+        if isinstance(each, type) and issubclass(each, ProtocolError) and each is not ProtocolError
+    ]
+
+    rows = document("docs/reference/disconnect-codes.md").table("Errors")
+
+    assert {(int(code_), message, again == "yes") for code_, message, again, _ in rows} == {
+        (kind.code, kind.message, kind.temporary) for kind in kinds
+    }
+
+
+# Options and checks -----------------------------------------------------------------------------
+
+
+def test_every_channel_option_is_listed_with_its_default():
+    fields = [each for each in Namespace._meta.local_fields if each.name not in ("id", "name")]
+
+    rows = document("docs/reference/channel-options.md").table("Channel options")
+
+    words = {False: "off", "": "empty"}
+    defaults = {each.name: each.get_default() for each in fields}
+    assert {code(cell)[0]: default for cell, default, _ in rows} == {
+        name: str(default) if type(default) is int else words[default]
+        for name, default in defaults.items()
+    }
+
+
+def test_every_system_check_is_listed():
+    sources = [
+        path.read_text(encoding="utf-8")
+        for package in ("realtime", "api", "dashboard", "project")
+        for path in (REPOSITORY / package).rglob("checks.py")
+    ]
+
+    rows = document("docs/reference/settings.md").table("System checks")
+
+    found = re.findall(r'id="(\w+\.[EW]\d+)"', "\n".join(sources))
+    assert sorted(code(cell)[0] for cell, _ in rows) == sorted(found)

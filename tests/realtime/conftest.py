@@ -1,0 +1,137 @@
+"""The parts of the engine on a real Valkey, each cleaned up after its test."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from channels.layers import get_channel_layer
+
+from realtime import instance
+from realtime.broker.broker import Broker
+from realtime.instance import Instance
+from realtime.layers import LoopLayer
+from realtime.presence import Presence
+from realtime.redis_client import RedisServers
+from tests.realtime.client import SECRET, SNAPSHOT, Client, token
+from tests.support.processes import free_port
+from tests.support.valkey import Valkey
+
+WAIT_SECONDS = 5
+
+
+async def until(condition: Callable[[], object], *, timeout_seconds: float = WAIT_SECONDS) -> None:
+    """Let the loop run until a condition of this process holds."""
+    async with asyncio.timeout(timeout_seconds):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+async def within(awaitable: Awaitable[Any], *, timeout_seconds: float = WAIT_SECONDS) -> Any:
+    """Await something under a deadline."""
+    async with asyncio.timeout(timeout_seconds):
+        return await awaitable
+
+
+@pytest.fixture
+def configure(settings: Any) -> Callable[..., None]:
+    """Return a way to change single keys of ``settings.REALTIME``."""
+
+    def configure(**values: Any) -> None:
+        settings.REALTIME = {**settings.REALTIME, **values}
+
+    return configure
+
+
+@pytest.fixture
+def valkey(tmp_path: Path, settings: Any) -> Iterator[Valkey]:
+    """Point everything at a server that the test may stop, kill and freeze; it keeps its data."""
+    valkey = Valkey(tmp_path / "valkey", port=free_port(), append_only=True)
+    valkey.start()
+    settings.CHANNEL_LAYERS = {
+        "default": {
+            "BACKEND": "realtime.layers.HeliographChannelLayer",
+            "CONFIG": {"hosts": [{"address": valkey.url}]},
+        }
+    }
+    yield valkey
+    valkey.close()
+
+
+@pytest.fixture
+def redis_server(request: pytest.FixtureRequest) -> str:
+    """Return the address of the server in use: the test's own, or this run's, empty."""
+    if "valkey" in request.fixturenames:
+        return str(request.getfixturevalue("valkey").url)
+    return str(request.getfixturevalue("flushed_redis"))
+
+
+@pytest.fixture
+async def servers(redis_server: str) -> AsyncIterator[RedisServers]:
+    servers = RedisServers()
+    yield servers
+    await servers.close()
+
+
+@pytest.fixture
+def broker(servers: RedisServers) -> Broker:
+    return Broker(servers)
+
+
+@pytest.fixture
+def presence(servers: RedisServers) -> Presence:
+    return Presence(servers)
+
+
+@pytest.fixture
+async def layer(redis_server: str) -> AsyncIterator[LoopLayer]:
+    layer = get_channel_layer().on_this_loop()
+    yield layer
+    await layer.flush()
+
+
+@pytest.fixture
+async def engine(
+    redis_server: str, configure: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Instance]:
+    """Run an instance with the namespaces of ``client``; it needs no database."""
+    configure(
+        TOKEN_HMAC_SECRET=SECRET,
+        INSECURE=False,
+        ALLOW_ANONYMOUS=False,
+        ALLOWED_ORIGINS=(),
+        DEMO=False,
+    )
+    monkeypatch.setattr("realtime.snapshot.load_if_changed", lambda known: SNAPSHOT)
+    running = await instance.ensure_started()
+    await running.load_snapshot()
+    await until(lambda: running.hears_control)
+    yield running
+    await instance.stop_current()
+
+
+@pytest.fixture
+async def dial(engine: Instance) -> AsyncIterator[Callable[..., Awaitable[Client]]]:
+    """Return a way to open connections that have said nothing yet; they end after the test."""
+    opened: list[Client] = []
+
+    async def dial(**options: Any) -> Client:
+        opened.append(await Client(**options).open())
+        return opened[-1]
+
+    yield dial
+    for client in opened:
+        await client.leave()
+
+
+@pytest.fixture
+def connect(dial: Callable[..., Awaitable[Client]]) -> Callable[..., Awaitable[Client]]:
+    """Return a way to open connections of a user, 42 unless told otherwise."""
+
+    async def connect(user: str | None = "42", **claims: Any) -> Client:
+        client = await dial()
+        await client.connect(token(user, **claims))
+        return client
+
+    return connect

@@ -1,0 +1,67 @@
+"""The server with a view into it: ``python -m tests.realtime.server.counting_server PORT``.
+
+``/counts`` answers how much it holds of its connections; ``/stock/...`` are consumers as other
+applications on the same server write them.
+"""
+
+import json
+import sys
+from typing import Any
+
+import django
+
+
+class Counts:
+    """What a server still holds."""
+
+    def __init__(self) -> None:
+        self.server: Any = None
+
+    def __call__(self) -> dict[str, int]:
+        from daphne.ws_protocol import WebSocketProtocol
+
+        from realtime import instance
+
+        running = instance.current()
+        known = [each for each in self.server.connections if isinstance(each, WebSocketProtocol)]
+        return {
+            "sockets": self.server.ws_factory.countConnections,
+            "known": len(known),
+            "sessions": len(running.connections._open),
+            "subscriptions": sum(running.hub.client_counts("").values()),
+        }
+
+
+async def answer(send: Any, content: object) -> None:
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps(content).encode()})
+
+
+def main() -> int:
+    django.setup()
+    from project.asgi import application
+    from realtime.server.server import HeliographServer
+    from tests.realtime.server.stock_consumers import stock
+
+    counts = Counts()
+
+    async def counted(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/counts":
+            await answer(send, counts())
+        elif scope["path"].startswith("/stock/"):
+            await stock(scope, receive, send)
+        else:
+            await application(scope, receive, send)
+
+    endpoint = f"tcp:port={sys.argv[1]}:interface=127.0.0.1:backlog=512"
+    counts.server = HeliographServer(counted, [endpoint], on_ready=lambda: None)
+    # What takes seconds in production, so that a test can wait for it.
+    counts.server.application_close_timeout = 2
+    counts.server.websocket_connect_timeout = counts.server.websocket_handshake_timeout = 2
+    counts.server.run()
+    return int(counts.server.exit_code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

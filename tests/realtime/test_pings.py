@@ -1,0 +1,70 @@
+"""Pings and pongs on the tick. Source: Centrifugo client protocol, ping and pong."""
+
+import asyncio
+import time
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _quick(configure):
+    configure(PING_INTERVAL_SECONDS=1, PONG_TIMEOUT_SECONDS=0.5)
+
+
+async def test_pings_come_at_their_interval_the_first_after_half_of_it(connect):
+    alice = await connect()
+    connected_at = time.monotonic()
+    at = []
+    for _ in range(3):
+        await alice.ping()
+        at.append(time.monotonic() - connected_at)
+        await alice.send("{}")
+
+    assert 0.4 <= at[0] <= 1.2
+    assert 0.8 <= at[1] - at[0] <= 1.3
+    assert 0.8 <= at[2] - at[1] <= 1.3
+
+
+async def test_pings_come_also_on_a_busy_connection(connect):
+    alice = await connect()
+    await alice.call("subscribe", channel="live:a")
+    pings = 0
+    until_at = time.monotonic() + 2.3
+    while time.monotonic() < until_at:
+        await alice.call("publish", channel="live:a", data=1)
+        while alice._waiting:
+            if alice._waiting.pop(0) == {}:
+                pings += 1
+                await alice.send("{}")
+        await asyncio.sleep(0.01)
+
+    assert pings == 2
+
+
+async def test_who_does_not_answer_in_time_is_closed_with_3012(connect):
+    alice = await connect()
+    await alice.ping()
+    pinged_at = time.monotonic()
+
+    closed = await alice.closed()
+
+    assert closed.push == {"code": 3012, "reason": "no pong"}
+    assert 0.3 <= time.monotonic() - pinged_at <= 0.9
+
+
+async def test_who_has_not_connected_is_not_pinged(dial):
+    client = await dial()
+
+    await asyncio.sleep(1.3)
+
+    assert await client.has_nothing()
+
+
+async def test_a_pong_that_comes_twice_closes(connect):
+    alice = await connect()
+    await alice.ping()
+
+    await alice.send("{}")
+    await alice.send("{}")
+
+    assert (await alice.closed()).code == 3501

@@ -1,0 +1,307 @@
+"""Acts on a real server: deadlines, order, scripts, and who gets which answer."""
+
+import asyncio
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import redis
+from channels_redis.utils import _consistent_hash
+
+from realtime.protocol.errors import BrokerUnavailable
+from realtime.redis_act import Act, script
+from realtime.redis_client import (
+    RedisServers,
+    SyncRedisServers,
+    group_address,
+    pool_options,
+    shard_of,
+)
+from tests.realtime.conftest import within
+
+
+@pytest.fixture
+def client(redis_server):
+    with redis.Redis.from_url(redis_server, protocol=2) as client:
+        yield client
+
+
+@pytest.fixture
+def echo(tmp_path):
+    """Return a maker of acts that answer what they are given."""
+    path = tmp_path / "echo.lua"
+    path.write_text("redis.call('RPUSH', KEYS[1], ARGV[1]) return ARGV[1]")
+
+    def echo(text):
+        return Act("g", script(path), ("said",), (text,), lambda answer: answer.decode())
+
+    return echo
+
+
+@pytest.fixture
+def fail(tmp_path):
+    path = tmp_path / "fail.lua"
+    path.write_text("return redis.error_reply('ERR no')")
+    return Act("g", script(path), ("said",), (), lambda answer: answer)
+
+
+def said(client):
+    return [each.decode() for each in client.lrange("said", 0, -1)]
+
+
+async def test_an_act_is_carried_out_and_its_answer_read(servers, echo, client):
+    assert await servers.run(echo("a")) == "a"
+    assert said(client) == ["a"]
+
+
+async def test_calls_one_after_another_are_answered_at_once(servers, echo):
+    started_at = time.monotonic()
+
+    for number in range(300):
+        assert await servers.run(echo(str(number))) == str(number)
+
+    assert time.monotonic() - started_at < 1.4
+
+
+async def test_hundreds_of_callers_at_once_are_all_answered(servers, echo):
+    async def call(number):
+        return [await servers.run(echo(f"{number}.{turn}")) for turn in range(5)]
+
+    answers = await within(asyncio.gather(*(call(number) for number in range(300))))
+
+    assert answers == [[f"{number}.{turn}" for turn in range(5)] for number in range(300)]
+
+
+async def test_the_number_of_connections_is_bounded(servers, echo, client):
+    before = client.info("clients")["connected_clients"]
+
+    await within(asyncio.gather(*(servers.run(echo("x")) for _ in range(500))))
+
+    assert client.info("clients")["connected_clients"] - before <= 32
+
+
+async def test_a_script_that_the_server_forgot_is_brought_again(servers, echo, client):
+    await servers.run(echo("a"))
+    client.script_flush()
+
+    assert await servers.run(echo("b")) == "b"
+    client.script_flush()
+    assert await servers.run_many([echo("c"), echo("d")]) == ["c", "d"]
+    assert said(client) == ["a", "b", "c", "d"]
+
+
+async def test_a_batch_keeps_its_order_beside_others(servers, echo, client):
+    client.script_flush()
+    batch = [echo(f"{number:03}") for number in range(300)]
+
+    outcomes, *_ = await within(
+        asyncio.gather(servers.run_many(batch), *(servers.run(echo("single")) for _ in range(5)))
+    )
+
+    assert outcomes == [f"{number:03}" for number in range(300)]
+    assert [each for each in said(client) if each != "single"] == outcomes
+
+
+async def test_an_empty_batch_is_nothing_to_do(servers):
+    assert await servers.run_many([]) == []
+
+
+async def test_an_error_of_the_server_is_one_acts_outcome(servers, echo, fail):
+    with pytest.raises(BrokerUnavailable, match="no"):
+        await servers.run(fail)
+
+    first, second, third = await servers.run_many([echo("a"), fail, echo("c")])
+
+    assert (first, third) == ("a", "c")
+    assert isinstance(second, BrokerUnavailable)
+
+
+async def test_one_callers_error_is_not_its_neighbours(servers, echo, fail):
+    outcomes = await asyncio.gather(
+        *(servers.run(act) for act in [echo("a"), fail, echo("b"), fail, echo("c")]),
+        return_exceptions=True,
+    )
+
+    assert [str(each) for each in outcomes[::2]] == ["a", "b", "c"]
+    assert all(isinstance(each, BrokerUnavailable) for each in outcomes[1::2])
+
+
+async def test_callers_that_leave_take_nothing_from_the_others(servers, echo):
+    leaving = [asyncio.create_task(servers.run(echo("leaving"))) for _ in range(100)]
+    staying = [asyncio.create_task(servers.run(echo(str(number)))) for number in range(100)]
+    await asyncio.sleep(0)
+    for task in leaving[::2]:
+        task.cancel()
+    await asyncio.sleep(0)
+    for task in leaving[1::2]:
+        task.cancel()
+
+    answers = await within(asyncio.gather(*staying))
+
+    assert answers == [str(number) for number in range(100)]
+    assert await servers.run(echo("after")) == "after"
+
+
+@pytest.mark.parametrize("count", [1, 200])
+async def test_a_frozen_server_is_given_up_within_two_seconds(valkey, servers, echo, count):
+    await servers.run(echo("before"))
+    valkey.freeze()
+    started_at = time.monotonic()
+
+    outcomes = await asyncio.gather(
+        *(servers.run(echo("frozen")) for _ in range(count)), return_exceptions=True
+    )
+    took_seconds = time.monotonic() - started_at
+    valkey.thaw()
+
+    assert all(isinstance(each, BrokerUnavailable) for each in outcomes)
+    assert took_seconds < 2
+    answers = await within(asyncio.gather(*(servers.run(echo(str(n))) for n in range(50))))
+    assert answers == [str(number) for number in range(50)]
+
+
+async def test_a_stopped_server_fails_at_once_and_is_found_again(valkey, servers, echo):
+    await servers.run(echo("before"))
+    await asyncio.to_thread(valkey.stop)
+    started_at = time.monotonic()
+
+    with pytest.raises(BrokerUnavailable):
+        await servers.run(echo("away"))
+    with pytest.raises(BrokerUnavailable):
+        await servers.ping()
+    assert time.monotonic() - started_at < 2
+    await asyncio.to_thread(valkey.start)
+
+    assert await servers.run(echo("again")) == "again"
+    await servers.ping()
+
+
+async def test_nothing_is_left_when_the_servers_are_closed(redis_server, echo, client):
+    before = len(client.client_list())
+    servers = RedisServers()
+    await asyncio.gather(*(servers.run(echo("x")) for _ in range(50)))
+    tasks = asyncio.all_tasks()
+
+    await servers.close()
+
+    assert asyncio.all_tasks() <= tasks
+    assert len(client.client_list()) == before
+
+
+async def test_who_waits_when_the_servers_are_closed_is_told(valkey, echo):
+    servers = RedisServers()
+    valkey.freeze()
+    waiting = [asyncio.create_task(servers.run(echo("x"))) for _ in range(10)]
+    await asyncio.sleep(0.05)
+
+    await within(servers.close())
+    outcomes = await within(asyncio.gather(*waiting, return_exceptions=True))
+    valkey.thaw()
+
+    assert all(isinstance(each, BrokerUnavailable) for each in outcomes)
+
+
+# Threads ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sync_servers(redis_server):
+    servers = SyncRedisServers()
+    yield servers
+    servers.close()
+
+
+def test_a_thread_carries_out_the_same_acts(sync_servers, echo, fail, client):
+    assert sync_servers.run(echo("a")) == "a"
+    client.script_flush()
+    assert sync_servers.run(echo("b")) == "b"
+    with pytest.raises(BrokerUnavailable):
+        sync_servers.run(fail)
+
+
+def test_threads_share_the_connections(sync_servers, echo, client):
+    answers = []
+
+    def call(number):
+        answers.extend(sync_servers.run(echo(f"{number}.{turn}")) for turn in range(20))
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+
+    assert sorted(answers) == sorted(said(client))
+    assert len(answers) == 400
+
+
+def test_a_thread_gives_a_frozen_server_up_within_two_seconds(valkey, echo):
+    servers = SyncRedisServers()
+    servers.run(echo("before"))
+    valkey.freeze()
+    started_at = time.monotonic()
+
+    with pytest.raises(BrokerUnavailable):
+        servers.run(echo("frozen"))
+
+    took_seconds = time.monotonic() - started_at
+    valkey.thaw()
+    assert took_seconds < 2
+    assert servers.run(echo("after")) == "after"
+    servers.close()
+
+
+# Where things are ------------------------------------------------------------------------------
+
+
+def test_a_groups_server_is_the_layers_choice():
+    groups = [f"group{number}" for number in range(200)]
+
+    shards = [shard_of(group, 3) for group in groups]
+
+    assert shards == [_consistent_hash(group_address(group), 3) for group in groups]
+    assert set(shards) == {0, 1, 2}
+
+
+def test_the_prefix_of_the_layer_is_that_of_the_scripts(settings):
+    assert group_address("g") == "asgi__group__g"
+    config = {"hosts": [{"address": "redis://a"}], "prefix": "mine"}
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "x", "CONFIG": config}}
+
+    assert group_address("g") == "mine__group__g"
+
+
+def test_what_a_deployment_says_of_a_host_stands_but_not_its_timeout():
+    host = {
+        "address": "redis://a",
+        "password": "p",
+        "socket_timeout": 99,
+        "retry_on_error": [OSError],
+    }
+
+    options = pool_options(host, timeout_seconds=1.5)
+
+    assert options["password"] == "p"
+    assert options["retry_on_error"] == [OSError]
+    assert options["socket_timeout"] == 1.5
+    assert options["protocol"] == 2
+    assert "address" not in options
+
+
+def test_a_unix_socket_is_not_asked_for_what_it_does_not_know():
+    options = pool_options({"address": "unix:///x"}, timeout_seconds=1.5)
+
+    assert not {"socket_keepalive", "socket_connect_timeout"} & options.keys()
+
+
+def test_a_script_is_known_by_what_it_says(tmp_path: Path):
+    first, second = tmp_path / "a.lua", tmp_path / "b.lua"
+    first.write_text("local a = 1")
+    second.write_text("return a")
+
+    both = script(first, second)
+
+    assert both.text == "local a = 1\nreturn a"
+    assert len(both.sha) == 40
+    assert script(first, second) is both
