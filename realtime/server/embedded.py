@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import logging
 import os
-import signal
 import stat
 import tempfile
 import threading
@@ -139,18 +138,6 @@ class EmbeddedValkey:
                 self.process.end()
         finally:
             self._drop_users_lock()
-
-    def abandon(self) -> None:
-        """Tell Valkey to end if nobody else uses it, and wait for nothing.
-
-        For a process that ends at once; it is not a user any more when it has ended.
-        """
-        pid = self.process.pid()
-        if self._users_lock is None or pid is None:
-            return
-        with suppress(BlockingIOError, ProcessLookupError):
-            fcntl.flock(self._users_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.kill(pid, signal.SIGTERM)
 
     def _join(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)

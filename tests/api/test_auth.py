@@ -254,9 +254,7 @@ async def test_a_use_that_cannot_be_written_fails_no_request(configured, monkeyp
 
 
 async def test_a_database_that_was_never_there_is_an_error_100(configured, monkeypatch):
-    monkeypatch.setattr(
-        "realtime.reach._polled.get", lambda: (_ for _ in ()).throw(DatabaseError)
-    )
+    monkeypatch.setattr("realtime.reach._polled.get", lambda: (_ for _ in ()).throw(DatabaseError))
 
     response = await AsyncClient().post(
         "/api/publish", PUBLISH, content_type="application/json", headers={"X-API-Key": KEY}

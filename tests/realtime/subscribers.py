@@ -16,6 +16,7 @@ from realtime.layers import LoopLayer
 from realtime.presence import Presence
 from realtime.protocol import codec
 from realtime.protocol.disconnects import Unsubscribe
+from realtime.protocol.errors import BrokerUnavailable
 from realtime.protocol.messages import (
     ABSENT,
     Publication,
@@ -35,13 +36,19 @@ KEPT = Retention(size=1000, ttl_seconds=60)
 
 
 class PausedBroker(Broker):
-    """A broker whose reads can be held back after Redis has answered."""
+    """A broker whose reads can be held back after Redis has answered, and its tops hidden."""
 
     def __init__(self, servers: RedisServers) -> None:
         super().__init__(servers)
         self.gate = asyncio.Event()
         self.gate.set()
         self.read_count = 0
+        self.hides_tops = False
+
+    async def tops(self, positions: Any) -> Any:
+        if self.hides_tops:
+            return [BrokerUnavailable("hidden") for _ in positions]
+        return await super().tops(positions)
 
     async def newest(self, *args: Any, **options: Any) -> History:
         answer = await super().newest(*args, **options)

@@ -213,22 +213,37 @@ async def test_publications_during_a_recovery_are_in_the_reply_or_after_it_never
 
 
 async def test_a_message_lost_between_read_and_reply_is_read_again(parts, subscriber, link):
-    await subscriber().subscribe()
-    line = link()
     parts.broker.gate.clear()
     joining = asyncio.create_task(subscriber().subscribe(since=StreamPosition(0)))
     await until(lambda: parts.broker.read_count == 1)
-    line.hold()
-    await parts.publish_range(1, 2)
-    await line.holds(2)
-    line.lose()
-    await parts.publish(3)  # kept, with a hole before it
+    await lose(parts, link(), 1, 2)
+    await parts.publish(3)  # the first that this process hears of the channel
     await asyncio.sleep(0.02)
 
     parts.broker.gate.set()
 
     alice = await within(joining)
     await alice.has(1, 2, 3)
+
+
+async def test_a_read_from_before_the_channel_jumped_is_done_again(parts, subscriber, link):
+    first = await subscriber().subscribe()
+    parts.broker.gate.clear()
+    joining = asyncio.create_task(subscriber().subscribe())
+    await until(lambda: parts.broker.read_count == 2)
+    await lose(parts, link(), 1, 2)
+    await parts.broker.remove("news")
+    checking = asyncio.create_task(parts.check())
+    await until(lambda: parts.broker.read_count == 3)
+
+    parts.broker.gate.set()
+    await checking
+
+    alice = await within(joining)
+    await until(lambda: first.told == [2500])
+    assert alice.result.offset == 2
+    await parts.publish(3)
+    await alice.has(3)
 
 
 async def test_a_hundred_join_at_once_while_publishing(parts, subscriber):
@@ -689,6 +704,26 @@ async def test_another_epoch_costs_nobody_else_a_publication(parts, subscriber, 
     assert bob.data == ["old", "first", "second"]
 
 
+async def test_what_was_held_of_an_older_epoch_does_not_stand_in_the_way(
+    parts, subscriber, link, client
+):
+    alice = await subscriber().subscribe()
+    bob = await subscriber(is_positioned=False).subscribe()
+    line = link()
+    await lose(parts, line, 1, 1)
+    line.hold()
+    await parts.publish("old")  # behind a gap that nobody can fill any more
+    client.delete(KEYS.meta)
+    await parts.publish("new")
+    await line.holds(2)
+
+    line.release()
+    await parts.publish("newer")
+
+    await until(lambda: bob.data[-2:] == ["new", "newer"])
+    assert alice.told == [2500]
+
+
 async def test_who_joins_before_the_hub_has_noticed_the_new_epoch_is_in_it(
     parts, subscriber, client
 ):
@@ -836,6 +871,24 @@ async def test_who_joins_after_a_lost_link_waits_for_redis(valkey, parts, subscr
 
     with pytest.raises(BrokerUnavailable):
         await within(subscriber().subscribe())
+
+
+async def test_nobody_joins_before_this_instances_own_position_was_compared(
+    parts, subscriber, layer, client
+):
+    await subscriber().subscribe()
+    down = asyncio.Event()
+    layer.watchers.append(lambda shard, is_up: None if is_up else down.set())
+    parts.broker.hides_tops = True
+    break_links(client)
+    await within(down.wait())
+    await until(lambda: layer.is_linked)
+
+    with pytest.raises(BrokerUnavailable):
+        await subscriber().subscribe()
+    parts.broker.hides_tops = False
+
+    assert await within(subscriber().subscribe())
 
 
 async def test_a_quiet_channel_that_lost_its_last_publication_is_found(parts, subscriber, link):

@@ -15,6 +15,9 @@ from realtime.layers import CONSUMER_QUEUE_MAX
 from realtime.protocol.errors import BrokerUnavailable
 from realtime.redis_client import group_address
 from tests.realtime.conftest import until, within
+from tests.support.proxy import FaultProxy
+
+BACKEND = "realtime.layers.HeliographChannelLayer"
 
 
 @pytest.fixture
@@ -54,6 +57,50 @@ async def test_what_is_published_after_the_acknowledgement_is_heard(layer, clien
     assert publish(client, "news", b"\x00\xff") == 1
 
     await until(lambda: heard == [b"\x00\xff"])
+
+
+async def test_a_slow_link_is_waited_for(valkey, settings):
+    # Without the wait for the acknowledgement the message is gone before SUBSCRIBE is there.
+    async with FaultProxy(valkey.port) as proxy:
+        proxy.subscriber_delay_seconds = 0.3
+        address = f"redis://127.0.0.1:{proxy.port}/0"
+        settings.CHANNEL_LAYERS = {
+            "default": {"BACKEND": BACKEND, "CONFIG": {"hosts": [{"address": address}]}}
+        }
+        layer = get_channel_layer().on_this_loop()
+        heard = []
+
+        await layer.listen("news", heard.append)
+        with valkey.client() as client:
+            assert publish(client, "news", b"x") == 1
+
+        await until(lambda: heard == [b"x"])
+        await layer.flush()
+
+
+async def test_the_acknowledgement_of_an_earlier_wish_is_not_taken_for_a_later_one(
+    valkey, settings
+):
+    async with FaultProxy(valkey.port) as proxy:
+        address = f"redis://127.0.0.1:{proxy.port}/0"
+        settings.CHANNEL_LAYERS = {
+            "default": {"BACKEND": BACKEND, "CONFIG": {"hosts": [{"address": address}]}}
+        }
+        layer = get_channel_layer().on_this_loop()
+        await layer.listen("other", lambda data: None)
+        proxy.subscriber_delay_seconds = 0.2
+        first = asyncio.create_task(layer.listen("news", lambda data: None))
+        await asyncio.sleep(0)
+        await layer.ignore("news")
+        await asyncio.sleep(0.3)  # the first answer arrives after 0.4, the second after 0.7
+
+        await layer.listen("news", lambda data: None)
+        with valkey.client() as client:
+            assert publish(client, "news", b"x") == 1
+
+        first.cancel()
+        await asyncio.wait([first])
+        await layer.flush()
 
 
 async def test_a_thousand_groups_are_acknowledged_at_once(layer, client):

@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,49 @@ def test_a_signal_ends_the_server_and_the_valkey_it_started(serve_one, tmp_path,
 
     assert code == 0, serve_one.log()
     assert EmbeddedValkey(tmp_path).process.pid() is None
+
+
+def test_a_second_signal_ends_the_server_and_its_valkey_at_once(serve, tmp_path):
+    served = serve("serve", "--port", "{port}", REALTIME_DRAIN_SECONDS="30")
+    served.wait_ready()
+    with silent_connection(served.port):
+        served.process.terminate()
+        time.sleep(0.6)  # longer than two signals that are one can lie apart
+        assert served.process.poll() is None
+
+        code = served.end()
+
+    assert code == 130
+    processes.wait_until(
+        lambda: EmbeddedValkey(tmp_path).process.pid() is None,
+        timeout_seconds=5,
+        what="the end of Valkey",
+    )
+
+
+def test_two_signals_in_quick_succession_are_one(serve):
+    served = serve("serve", "--port", "{port}")
+    served.wait_ready()
+    with silent_connection(served.port):
+        for _ in range(5):
+            served.process.terminate()
+            time.sleep(0.01)  # so that each of them arrives
+
+        assert served.process.wait(15) == 0, served.log()
+
+
+@contextmanager
+def silent_connection(port: int) -> Iterator[None]:
+    """A WebSocket whose client neither speaks nor answers a close."""
+    request = (
+        "GET /connection/websocket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+        "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(request.encode())
+        assert b"101" in client.recv(100)
+        yield
 
 
 def test_a_second_server_shares_the_valkey_of_the_first(serve_one, serve, tmp_path):

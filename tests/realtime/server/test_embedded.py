@@ -100,32 +100,6 @@ def test_a_second_user_attaches_and_the_first_may_leave(var_dir):
     assert second.process.pid() is None
 
 
-def test_who_has_no_time_to_leave_tells_it_to_end(var_dir):
-    only = EmbeddedValkey(var_dir)
-    only.join()
-
-    only.abandon()
-
-    processes.wait_until(
-        lambda: only.process.pid() is None, timeout_seconds=5, what="the end of Valkey"
-    )
-    only.leave()
-
-
-def test_who_has_no_time_to_leave_spares_it_for_others(var_dir):
-    first, second = EmbeddedValkey(var_dir), EmbeddedValkey(var_dir)
-    first.join()
-    second.join()
-    pid = first.process.pid()
-
-    first.abandon()
-
-    with client(var_dir) as valkey:
-        assert valkey.info("server")["process_id"] == pid
-    first.leave()
-    second.leave()
-
-
 def test_many_processes_that_start_at_once_share_one(var_dir):
     holders = [start_holder(var_dir) for _ in range(4)]
     try:
