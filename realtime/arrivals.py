@@ -135,6 +135,8 @@ class Arrivals:
                     await asyncio.sleep(RETRY_SECONDS)
                 elif is_filled and not channel.must_look_again:
                     return
+                else:
+                    page = min(2 * page, REPAIR_PAGE)
         finally:
             channel.repair = None
             channel.held.clear()
@@ -163,7 +165,7 @@ class Arrivals:
             if self._is_next(channel, delivery):
                 self.repaired_count += 1
                 await self._advance_with_room(channel, delivery)
-        _forget_other_epochs(channel, waiting, history.position.epoch)
+        _forget_what_is_not_there(channel, waiting, history.position)
         is_met = await self._drain_held(channel)
         return is_met and not self._is_below(channel, history.position)
 
@@ -262,9 +264,14 @@ def _before_what_is_left(channel: HubChannel, history: History) -> StreamPositio
     return StreamPosition(min(at_hand) - 1, epoch)
 
 
-def _forget_other_epochs(channel: HubChannel, waiting: Iterable[Delivery], epoch: str) -> None:
-    """Drop what was held before a read that has shown another epoch: it is of an older one."""
-    older = {delivery for delivery in waiting if delivery.epoch != epoch}
-    if older:
-        channel.held = deque(delivery for delivery in channel.held if delivery not in older)
+def _forget_what_is_not_there(
+    channel: HubChannel, waiting: Iterable[Delivery], top: StreamPosition
+) -> None:
+    """Drop what was held before a read and is not in the stream that the read has shown.
+
+    It is of an older epoch, or was sent past the stream by somebody else's hand.
+    """
+    foreign = {each for each in waiting if each.epoch != top.epoch or each.offset > top.offset}
+    if foreign:
+        channel.held = deque(delivery for delivery in channel.held if delivery not in foreign)
         channel.held_bytes = sum(len(delivery.frame) for delivery in channel.held)

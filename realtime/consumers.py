@@ -14,6 +14,7 @@ from urllib.parse import parse_qs
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
+from django.http.request import split_domain_port, validate_host
 
 from realtime import commands, conf, instance, origins
 from realtime.outbox import FRAME_WRITER, FrameWriter, Outbox
@@ -170,11 +171,14 @@ def _negotiated(scope: Scope) -> str | None:
     """Return the subprotocol to accept with, None for none.
 
     Raises:
-        Refusal: The page's origin is not allowed, or the client wants Protobuf.
+        Refusal: The host or the page's origin is not allowed, or the client wants Protobuf.
     """
     headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
     origin = headers.get(b"origin")
     host = headers.get(b"host", "")
+    if not _is_own_host(host):
+        logger.warning("host %r refused (400): add it to ALLOWED_HOSTS", host, extra={"code": 400})
+        raise Refusal(400, "Host not allowed")
     if not origins.is_allowed(origin, scheme=_scheme(scope, headers), host=host):
         logger.warning(
             "origin %r refused (403): add it to REALTIME_ALLOWED_ORIGINS",
@@ -190,6 +194,18 @@ def _negotiated(scope: Scope) -> str | None:
         logger.warning("a client asked for Protobuf, refused (400): use JSON", extra={"code": 400})
         raise Refusal(400, "Protobuf is not supported")
     return JSON_SUBPROTOCOL if JSON_SUBPROTOCOL in asked else None
+
+
+def _is_own_host(host: str) -> bool:
+    """Tell whether Django would answer to this host, by its own rule for requests.
+
+    A page may give its own name this server's address, and is then of the same origin.
+    """
+    allowed = settings.ALLOWED_HOSTS
+    if settings.DEBUG and not allowed:
+        allowed = [".localhost", "127.0.0.1", "[::1]"]
+    domain, _ = split_domain_port(host)
+    return not host or bool(domain and validate_host(domain, allowed))
 
 
 def _scheme(scope: Scope, headers: dict[bytes, str]) -> str:

@@ -140,6 +140,9 @@ class ShardLink:
                 await self._listen()
             except (RedisError, OSError, TimeoutError) as error:
                 logger.warning("layer link %d lost: %s", self.index, error or "silent")
+            except Exception:
+                # A surprise costs one reconnect and a comparison, not the process's hearing.
+                logger.exception("layer link %d failed", self.index)
             finally:
                 await self._close()
             await asyncio.sleep(delay_seconds * random.uniform(0.5, 1.0))
@@ -158,7 +161,12 @@ class ShardLink:
         self._resuming = set(self._wanted)
         wanted = sorted(self._wanted)
         for start in range(0, len(wanted), SUBSCRIBE_CHUNK):
-            await self._send("SUBSCRIBE", wanted[start : start + SUBSCRIBE_CHUNK])
+            # What was given up while an earlier chunk was on its way is wanted no more.
+            chunk = [
+                each for each in wanted[start : start + SUBSCRIBE_CHUNK] if each in self._wanted
+            ]
+            if chunk:
+                await self._send("SUBSCRIBE", chunk)
 
     async def _listen(self) -> None:
         assert self._connection is not None

@@ -59,14 +59,17 @@ async def asnapshot() -> Snapshot:
     """Do what ``snapshot`` does, in a coroutine.
 
     Raises:
-        InternalError: No instance runs here, and the database did not answer.
+        InternalError: The database did not answer in time.
     """
     running = instance.current()
-    if running is not None and running.snapshot is not None:
+    if running is not None and running.loop is asyncio.get_running_loop():
+        if running.snapshot is None:  # it asks by itself, and does not wait
+            raise InternalError("the database has not answered yet")
         return running.snapshot
     try:
-        return await sync_to_async(_polled.get)()
-    except DatabaseError as error:
+        async with asyncio.timeout(conf.current().broker_timeout_seconds):
+            return await sync_to_async(_polled.get)()
+    except (DatabaseError, TimeoutError) as error:
         raise InternalError("the database did not answer") from error
 
 

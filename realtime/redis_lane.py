@@ -36,6 +36,7 @@ class Lane:
         self._timeout_seconds = timeout_seconds
         self._waiting: deque[_Call] = deque()
         self._workers: set[asyncio.Task[None]] = set()
+        self._coming = 0  # workers that were started and have not looked yet
 
     async def run(self, acts: Sequence[Act[Any]]) -> list[Any]:
         """Carry out acts in order; return an answer or a ``RedisError`` for each.
@@ -48,7 +49,8 @@ class Lane:
         """
         answers: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Call(acts, answers))
-        if len(self._workers) < min(WORKERS, len(self._waiting)):
+        if self._coming == 0 and len(self._workers) < WORKERS:
+            self._coming += 1
             worker = asyncio.create_task(self._work(), name="redis lane")
             self._workers.add(worker)
         try:
@@ -58,6 +60,7 @@ class Lane:
             raise BrokerUnavailable("no answer in time") from error
 
     async def _work(self) -> None:
+        self._coming -= 1
         try:
             while self._waiting:
                 await self._carry_out(self._take())

@@ -6,6 +6,7 @@ permission is asked here: who calls this is trusted.
 """
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -306,7 +307,21 @@ async def _redis_state() -> str:
 async def _database_state() -> str:
     try:
         async with asyncio.timeout(READINESS_SECONDS):
-            await sync_to_async(connection.ensure_connection)()
+            await sync_to_async(_ask_database, thread_sensitive=False)()
     except (DatabaseError, TimeoutError):
         return "the database does not answer"
     return "ok"
+
+
+def _ask_database() -> None:
+    # One at a time: probes of a database that hangs must not fill the pool of threads.
+    if not _asking_database.acquire(timeout=READINESS_SECONDS):
+        raise DatabaseError("the last question has not been answered")
+    try:
+        connection.ensure_connection()
+    finally:
+        connection.close()
+        _asking_database.release()
+
+
+_asking_database = threading.Lock()

@@ -87,14 +87,14 @@ def grant(request: SubscribeRequest, caller: Caller, options: ChannelOptions) ->
         raise PermissionDenied("not a subscription type of this namespace")
     if (request.delta or "") not in KNOWN_DELTAS:
         raise Disconnected(BAD_REQUEST, f"unknown delta {request.delta!r}")
-    if not is_absent(request.tf):
-        raise BadRequest("tags filter is not allowed")
     claims = _claims(request.token, channel, caller) if request.token else None
     insecure = conf.current().insecure
     if claims is not None:
         options = claims.override.apply(options)
     elif not may_subscribe(channel, options, caller.user, insecure=insecure):
         raise PermissionDenied
+    if not is_absent(request.tf):
+        raise BadRequest("tags filter is not allowed")
     expire_at = claims.expire_at if claims is not None else 0
     if expire_at and expire_at <= time.time():
         raise Expired

@@ -53,6 +53,7 @@ class SharedReads:
             batch.task = asyncio.create_task(
                 self._read(channel, batch, before), name="shared history read"
             )
+            batch.task.add_done_callback(_look_at_failure)
         batch.include(after_offset)
         # One caller that leaves must not take the read away from the others.
         return await asyncio.shield(batch.task)
@@ -69,3 +70,9 @@ class SharedReads:
         finally:
             if self._last.get(channel) is batch:
                 del self._last[channel]
+
+
+def _look_at_failure(task: asyncio.Task[History]) -> None:
+    """Let asyncio not complain of a failure that every caller had left before."""
+    if not task.cancelled():
+        task.exception()
