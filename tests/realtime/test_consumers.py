@@ -329,6 +329,27 @@ async def test_nothing_is_left_of_a_connection_that_ended(engine, connect):
         assert await engine.presence.members(channel) == {}
 
 
+async def test_a_connection_that_is_ending_is_found_no_more(engine, connect, monkeypatch):
+    entered, go_on = asyncio.Event(), asyncio.Event()
+    remove_many = engine.presence.remove_many
+
+    async def slow(entries):
+        entered.set()
+        await go_on.wait()
+        return await remove_many(entries)
+
+    monkeypatch.setattr(engine.presence, "remove_many", slow)
+    alice = await connect()
+    await alice.call("subscribe", channel="open:a")
+    leaving = asyncio.create_task(alice.leave())
+    await within(entered.wait())
+
+    assert engine.connections.find("42") == []
+    assert engine.info().num_clients == 0
+    go_on.set()
+    await within(leaving)
+
+
 async def test_a_connection_that_ends_in_the_middle_of_a_subscribe_leaves_nothing(
     engine, monkeypatch
 ):

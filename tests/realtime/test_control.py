@@ -147,6 +147,40 @@ async def test_a_command_that_the_layer_lost_is_found_without_a_next_one(
         await until(lambda: one.users == ["quiet"])
 
 
+async def test_a_command_that_arrives_during_a_read_is_obeyed_once(layer, servers, send):
+    gate, answered = asyncio.Event(), asyncio.Event()
+
+    class PausedServers:
+        async def run(self, act):
+            answer = await servers.run(act)
+            answered.set()
+            await gate.wait()
+            return answer
+
+    gate.set()
+    one = Reading(layer, PausedServers())
+    try:
+        await until(lambda: one.reader.has_begun)
+        await send("a")
+        await until(lambda: one.users == ["a"])
+        gate.clear()
+        answered.clear()
+        one.reader._wake.set()
+        await within(answered.wait())
+
+        await send("b")
+        await until(lambda: one.users == ["a", "b"])
+        gate.set()
+        await send("c")
+
+        await until(lambda: one.users[-1] == "c")
+        assert one.users == ["a", "b", "c"]
+        assert one.lost == 0
+    finally:
+        gate.set()
+        await one.stop()
+
+
 async def test_commands_that_nobody_kept_are_a_loss(reading, send, client, layer):
     async with reading() as one:
         await send("a")

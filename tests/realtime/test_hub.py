@@ -484,6 +484,21 @@ async def test_a_second_gap_during_a_repair_is_filled_as_well(parts, subscriber,
     await alice.has(1, 2, 3, 4, 5, 6)
 
 
+async def test_a_repair_looks_again_if_more_was_lost_meanwhile(parts, subscriber, link):
+    alice = await subscriber().subscribe()
+    line = link()
+    await lose(parts, line, 1, 2)
+    parts.broker.gate.clear()
+    await parts.publish(3)
+    await until(lambda: parts.broker.read_count == 2)  # Redis has answered, with 3 for the top
+    await lose(parts, line, 4, 4)
+    await parts.check()
+
+    parts.broker.gate.set()
+
+    await alice.has(1, 2, 3, 4)
+
+
 async def test_a_long_gap_is_filled_in_pages(parts, subscriber, link):
     alice = await subscriber().subscribe()
     await lose(parts, link(), 1, 700)

@@ -5,7 +5,6 @@ import contextlib
 import json
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,12 +42,16 @@ class CountingServer(Server):
         assert status == 200, self.log_tail()
         return json.loads(body)
 
-    async def is_empty(self, *, timeout_seconds: float = 15) -> None:
+    async def until_empty(self) -> None:
         """Wait until nothing is held of any WebSocket."""
-        deadline = time.monotonic() + timeout_seconds
-        while any((counts := await asyncio.to_thread(self.counts)).values()):
-            assert time.monotonic() < deadline, counts
-            await asyncio.sleep(0.1)
+        await asyncio.to_thread(self.wait_empty)
+
+    def wait_empty(self) -> None:
+        processes.wait_until(
+            lambda: not any(self.counts().values()),
+            timeout_seconds=20,
+            what=lambda: f"still held: {self.counts()}",
+        )
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator
         server.start()
         server.wait_ready()
         yield server
+        server.wait_empty()  # whatever the tests did, nothing is left of it
         server.terminate()
     finally:
         deployment.close()
@@ -178,7 +182,7 @@ async def test_bad_handshakes_leave_nothing(server: CountingServer) -> None:
         *(asyncio.to_thread(answer_to, server.port, request) for request in requests)
     )
 
-    await server.is_empty()
+    await server.until_empty()
 
 
 async def test_an_unknown_path_is_not_our_error(server: CountingServer) -> None:
@@ -187,7 +191,6 @@ async def test_an_unknown_path_is_not_our_error(server: CountingServer) -> None:
     answer = await asyncio.to_thread(answer_to, server.port, request)
 
     assert " 404 " in answer
-    await server.is_empty()
 
 
 async def test_clients_that_go_in_the_middle_of_a_handshake_leave_nothing(
@@ -204,7 +207,7 @@ async def test_clients_that_go_in_the_middle_of_a_handshake_leave_nothing(
                 line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             line.close()
 
-    await server.is_empty()
+    await server.until_empty()
 
 
 async def test_an_application_that_refuses_or_fails_leaves_nothing(
@@ -215,7 +218,7 @@ async def test_an_application_that_refuses_or_fails_leaves_nothing(
             await stock(name)
         assert outcome.value.response.status_code == status
 
-    await server.is_empty()
+    await server.until_empty()
 
 
 async def test_an_application_that_never_answers_a_handshake_is_refused(
@@ -224,7 +227,7 @@ async def test_an_application_that_never_answers_a_handshake_is_refused(
     with pytest.raises((InvalidHandshake, TimeoutError)):
         await stock("silent", open_timeout=12)
 
-    await server.is_empty(timeout_seconds=20)
+    await server.until_empty()
 
 
 async def test_many_connections_that_come_and_go_leave_nothing(server: CountingServer) -> None:
@@ -237,7 +240,7 @@ async def test_many_connections_that_come_and_go_leave_nothing(server: CountingS
 
     await asyncio.gather(*(come_and_go(number) for number in range(60)))
 
-    await server.is_empty()
+    await server.until_empty()
 
 
 # Bounds ----------------------------------------------------------------------------------------
@@ -257,7 +260,6 @@ async def test_a_message_that_is_too_big_closes_with_1009(
     event = await client.closed()
 
     assert (event["code"], event["reason"]) == (1009, "message too big")
-    await server.is_empty()
 
 
 async def test_a_message_that_is_far_too_big_closes_with_1009(
@@ -267,7 +269,6 @@ async def test_a_message_that_is_far_too_big_closes_with_1009(
         await client.send_text(" " * 20_000_000)
 
     assert (await client.closed())["code"] in (1009, 1006)
-    await server.is_empty()
 
 
 async def test_a_message_in_parts_that_is_too_big_closes_with_1009(
@@ -281,7 +282,6 @@ async def test_a_message_in_parts_that_is_too_big_closes_with_1009(
         await client.socket.send(parts())
 
     assert (await client.closed())["code"] == 1009
-    await server.is_empty()
 
 
 async def test_a_message_in_parts_is_one_message(client: RawClient) -> None:
@@ -303,7 +303,7 @@ async def test_a_flood_of_messages_is_bounded(server: CountingServer, client: Ra
             )
 
     assert (await client.closed())["code"] == 3013
-    await server.is_empty()
+    await server.until_empty()
 
 
 async def test_a_reader_that_does_not_read_is_cut_off(server: CountingServer) -> None:
@@ -323,7 +323,7 @@ async def test_a_reader_that_does_not_read_is_cut_off(server: CountingServer) ->
             while (await asyncio.to_thread(server.counts))["sockets"] != 1:
                 await asyncio.sleep(0.1)
         slow.transport.abort()
-    await server.is_empty()
+    await server.until_empty()
     assert '"code": 3008' in server.log()
 
 
@@ -371,7 +371,6 @@ async def test_a_text_frame_that_is_not_utf8_closes_with_1007(
     await client.socket.send(b"\xff\xfe", text=True)
 
     assert (await client.closed())["code"] == 1007
-    await server.is_empty()
 
 
 async def test_a_client_that_closes_is_answered_and_its_code_logged(
@@ -380,7 +379,7 @@ async def test_a_client_that_closes_is_answered_and_its_code_logged(
     async with asyncio.timeout(2):
         await client.socket.close(4321, "bye")
 
-    await server.is_empty()
+    await server.until_empty()
     assert '"code": 4321' in server.log()
 
 
@@ -427,7 +426,6 @@ async def test_a_stock_consumer_that_fails_is_closed_with_1011(
         await socket.send("fail")
 
         assert (await closed(socket))[0] == 1011
-    await server.is_empty()
 
 
 async def test_a_stock_consumer_cannot_fill_the_memory(server: CountingServer, stock: Any) -> None:
@@ -438,7 +436,6 @@ async def test_a_stock_consumer_cannot_fill_the_memory(server: CountingServer, s
         socket.transport.resume_reading()
 
         assert (await closed(socket))[0] == 3008
-    await server.is_empty()
 
 
 # HTTP ------------------------------------------------------------------------------------------
