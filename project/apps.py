@@ -10,4 +10,4 @@ class ProjectConfig(AppConfig):
 
     def ready(self) -> None:
         """Import the checks, which register themselves."""
-        from project import checks  # noqa: F401
+        from project import checks  # noqa: F401  # importing it registers them

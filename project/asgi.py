@@ -13,8 +13,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 # First: it loads the models that what follows imports.
 http = get_asgi_application()
 
-from realtime.consumers import not_found  # noqa: E402
-from realtime.routing import websocket_urlpatterns  # noqa: E402
+from realtime.consumers import not_found  # noqa: E402  # after the models
+from realtime.routing import websocket_urlpatterns  # noqa: E402  # after the models
 
 application = ProtocolTypeRouter(
     {

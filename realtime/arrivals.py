@@ -55,8 +55,6 @@ class Arrivals:
         self._streams = streams
         self._spawn = spawn
         self._fan_out = FanOut()
-        self.dropped_count = 0
-        self.repaired_count = 0
 
     def receive(self, channel: HubChannel, data: bytes) -> None:
         """Take a message of a channel's group, as the layer carried it."""
@@ -103,7 +101,6 @@ class Arrivals:
         now = asyncio.get_running_loop().time()
         if channel.queue.is_full(delivery, now):
             dropped = channel.queue.drop()
-            self.dropped_count += dropped
             logger.error("%s is overloaded: dropped %d messages", channel.name, dropped)
             self._tell(channel)
         self._fan_out.put(channel.queue, delivery, now)
@@ -163,7 +160,6 @@ class Arrivals:
             epoch = history.position.epoch
             delivery = publication_delivery(channel.name, publication.offset, epoch, publication)
             if self._is_next(channel, delivery):
-                self.repaired_count += 1
                 await self._advance_with_room(channel, delivery)
         _forget_what_is_not_there(channel, waiting, history.position)
         is_met = await self._drain_held(channel)
@@ -225,7 +221,7 @@ class Arrivals:
             channel.position,
             position,
         )
-        channel.queue.drop()
+        # What is queued stays: those who are told hear nothing more, the others get it.
         channel.position = position
         channel.queue.delivered = position
         self._tell(channel)

@@ -29,7 +29,6 @@ class ChannelQueue:
     __slots__ = (
         "_bytes",
         "_current",
-        "_is_superseded",
         "_waiting",
         "_walk",
         "delivered",
@@ -44,7 +43,6 @@ class ChannelQueue:
         self._waiting: deque[tuple[float, Delivery]] = deque()
         self._bytes = 0
         self._current: Delivery | None = None
-        self._is_superseded = False  # a drop has moved ``delivered`` past what is being written
         self._walk: Iterator[Subscription] = iter(())
 
     @property
@@ -71,7 +69,6 @@ class ChannelQueue:
             self._note(delivery)
         self._waiting.clear()
         self._bytes = 0
-        self._is_superseded = True
         return count
 
     def advance(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
@@ -89,15 +86,13 @@ class ChannelQueue:
                 subscription.hand(delivery)
             if count % CLOCK_EVERY == 0 and loop.time() >= deadline:
                 return
-        if not self._is_superseded:
-            self._note(delivery)
+        self._note(delivery)
         self._current = None
 
     def _begin(self) -> None:
         _, delivery = self._waiting.popleft()
         self._bytes -= len(delivery.frame)
         self._current = delivery
-        self._is_superseded = False
         # A snapshot, because writing to a slow reader ends its subscription.
         snapshot = list(self.subscriptions)
         if delivery.is_presence_event:
@@ -105,7 +100,13 @@ class ChannelQueue:
         self._walk = iter(snapshot)
 
     def _note(self, delivery: Delivery) -> None:
-        if delivery.offset:
+        # Never back: a drop or a jump may have moved it past what was being written. Another epoch
+        # begins with a jump, which sets it.
+        known = self.delivered
+        is_ahead = known is None or (
+            delivery.epoch == known.epoch and delivery.offset > known.offset
+        )
+        if delivery.offset and is_ahead:
             self.delivered = StreamPosition(delivery.offset, delivery.epoch)
 
 

@@ -152,10 +152,10 @@ class ShardLink:
         pool = aioredis.ConnectionPool.from_url(
             self.host["address"], **async_pool_options(self.host)
         )
-        connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
+        connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py
         self._connection = connection
         async with asyncio.timeout(self._timeout_seconds):
-            await connection.connect()  # type: ignore[no-untyped-call]
+            await connection.connect()  # type: ignore[no-untyped-call]  # redis-py
         self._heard_at = asyncio.get_running_loop().time()
         self.is_up = True
         self._resuming = set(self._wanted)

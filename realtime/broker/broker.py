@@ -28,12 +28,6 @@ class Broker:
         """Carry out ``acts.publish``; once this returns, the publication is in the stream."""
         return await self._servers.run(act)
 
-    async def publish_many(
-        self, batch: Sequence[Act[Published]]
-    ) -> list[Published | BrokerUnavailable]:
-        """Carry out several in one round trip a server; each has its own outcome."""
-        return await self._servers.run_many(batch)
-
     async def history(
         self, channel: str, *, since: StreamPosition | None, limit: int, reverse: bool
     ) -> History:

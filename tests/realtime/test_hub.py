@@ -740,6 +740,23 @@ async def test_what_was_held_of_an_older_epoch_does_not_stand_in_the_way(
     await until(lambda: parts.hub.channels["news"].repair is None)  # or it would read for ever
 
 
+async def test_a_jump_leaves_what_is_queued_to_who_has_no_position(parts, subscriber, link):
+    alice = await subscriber().subscribe()
+    bob = await subscriber(is_positioned=False).subscribe()
+    held = link()
+    held.hold()
+    await parts.publish("one")
+    await parts.publish("two")
+    await held.holds(2)
+    held.release()  # queued, and nothing of it written yet
+
+    parts.hub._arrivals._lose(parts.hub.channels["news"], StreamPosition(7, "another"))
+
+    await until(lambda: bob.data == ["one", "two"])
+    assert alice.offsets == []
+    assert alice.told == [2500]
+
+
 async def test_who_joins_before_the_hub_has_noticed_the_new_epoch_is_in_it(
     parts, subscriber, client
 ):

@@ -401,30 +401,30 @@ async def test_joins_and_leaves_are_carried_and_not_kept(broker, heard, client):
 # Batches and failures --------------------------------------------------------------------------
 
 
-async def test_a_batch_is_published_in_order_and_each_has_its_outcome(broker):
+async def test_a_batch_is_published_in_order_and_each_has_its_outcome(servers):
     batch = [acts.publish("news", b'{"data":%d}' % n, retention=KEPT) for n in range(50)]
 
-    outcomes = await broker.publish_many(batch)
+    outcomes = await servers.run_many(batch)
 
     assert [each.position.offset for each in outcomes] == list(range(1, 51))
 
 
-async def test_a_batch_works_on_a_server_that_knows_no_script_yet(broker, client):
+async def test_a_batch_works_on_a_server_that_knows_no_script_yet(broker, servers, client):
     batch = [acts.publish("news", b'{"data":%d}' % n, retention=KEPT) for n in range(5)]
     client.script_flush()
 
-    outcomes = await broker.publish_many(batch)
+    outcomes = await servers.run_many(batch)
 
     assert [each.position.offset for each in outcomes] == [1, 2, 3, 4, 5]
     kept = await broker.history("news", since=None, limit=-1, reverse=False)
     assert [bytes(each.data) for each in kept.publications] == [b"0", b"1", b"2", b"3", b"4"]
 
 
-async def test_one_channel_that_fails_does_not_fail_the_batch(broker, client):
+async def test_one_channel_that_fails_does_not_fail_the_batch(servers, client):
     client.set(of_channel("broken").meta, "not a hash")
     batch = [acts.publish(name, b'{"data":1}', retention=KEPT) for name in ("a", "broken", "b")]
 
-    outcomes = await broker.publish_many(batch)
+    outcomes = await servers.run_many(batch)
 
     assert isinstance(outcomes[1], BrokerUnavailable)
     assert [outcomes[index].position.offset for index in (0, 2)] == [1, 1]
