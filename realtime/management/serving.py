@@ -41,6 +41,11 @@ class ServingCommand(BaseCommand):
         except KeyboardInterrupt:
             sys.exit(128 + signal.SIGINT)
 
+    def say(self, text: str) -> None:
+        """Write to stdout now: in a file or a pipe it would wait there until the end."""
+        self.stdout.write(text)
+        self.stdout.flush()
+
     @contextmanager
     def one_line_errors(self) -> Iterator[None]:
         """Turn what is missing into an error message and an exit code."""

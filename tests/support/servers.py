@@ -36,7 +36,7 @@ def bare_environment(folder: Path) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(_OWN_PREFIXES) and name not in _OWN_NAMES
     }
-    return {**system, "VAR_DIR": str(folder), "PYTHONUNBUFFERED": "1"}
+    return {**system, "VAR_DIR": str(folder)}
 
 
 def environment(folder: Path, redis_url: str, extra: Mapping[str, str]) -> dict[str, str]:

@@ -52,7 +52,7 @@ class Command(ServingCommand):
         ending = "; it starts anew when code changes" if options["use_reloader"] else ""
 
         def tell() -> None:
-            self.stdout.write(f"{text}{ending}. Ctrl-C ends it.")
+            self.say(f"{text}{ending}. Ctrl-C ends it.")
 
         with self.one_line_errors():
             preflight.check_port(host, port)

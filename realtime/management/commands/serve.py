@@ -112,4 +112,4 @@ class Command(ServingCommand):
         text = banner.development(
             url=banner.url_of(host, port), found=found, stores=describe_stores(), style=self.style
         )
-        return lambda: self.stdout.write(text)
+        return lambda: self.say(text)
