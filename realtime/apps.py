@@ -5,12 +5,12 @@ fixtures. Made after every ``migrate`` and not by a migration, because SQLite dr
 triggers whenever Django remakes the table. Nothing is started here.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from django.apps import AppConfig
 from django.db import NotSupportedError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Model
 from django.db.models.signals import post_migrate
 
 from realtime import checks  # noqa: F401  # importing it registers the system checks
@@ -65,16 +65,18 @@ def make_triggers(sender: AppConfig, *, using: str, **_: Any) -> None:
         bump = _BUMP.format(version=quoted_version, now=_NOW[connection.vendor])
         cursor.execute(bump)
         for name in _WATCHED:
-            model = sender.get_model(name)
+            table = sender.get_model(name)._meta.db_table
             make = _on_sqlite if connection.vendor == "sqlite" else _on_postgresql
-            for statement in make(connection, model, bump):
+            events = _events(connection, cursor, table)
+            for statement in make(connection, table, bump, events):
                 cursor.execute(statement)
 
 
-def _on_sqlite(connection: BaseDatabaseWrapper, model: type[Model], bump: str) -> list[str]:
-    table = model._meta.db_table
+def _on_sqlite(
+    connection: BaseDatabaseWrapper, table: str, bump: str, events: Mapping[str, str]
+) -> list[str]:
     statements = []
-    for event, action in _events(connection, model).items():
+    for event, action in events.items():
         trigger = connection.ops.quote_name(_NAME.format(table=table, event=event))
         statements += [
             f"DROP TRIGGER IF EXISTS {trigger}",
@@ -84,14 +86,15 @@ def _on_sqlite(connection: BaseDatabaseWrapper, model: type[Model], bump: str) -
     return statements
 
 
-def _on_postgresql(connection: BaseDatabaseWrapper, model: type[Model], bump: str) -> list[str]:
-    table = model._meta.db_table
+def _on_postgresql(
+    connection: BaseDatabaseWrapper, table: str, bump: str, events: Mapping[str, str]
+) -> list[str]:
     function = connection.ops.quote_name("realtime_bump_snapshot_version")
     statements = [
         f"CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql "
         f"AS $bump$ BEGIN {bump}; RETURN NULL; END $bump$"
     ]
-    for event, action in {**_events(connection, model), "truncate": "TRUNCATE"}.items():
+    for event, action in {**events, "truncate": "TRUNCATE"}.items():
         trigger = connection.ops.quote_name(_NAME.format(table=table, event=event))
         statements += [
             f"DROP TRIGGER IF EXISTS {trigger} ON {connection.ops.quote_name(table)}",
@@ -101,11 +104,12 @@ def _on_postgresql(connection: BaseDatabaseWrapper, model: type[Model], bump: st
     return statements
 
 
-def _events(connection: BaseDatabaseWrapper, model: type[Model]) -> dict[str, str]:
+def _events(connection: BaseDatabaseWrapper, cursor: Any, table: str) -> dict[str, str]:
+    # The columns that are there: after a migration back, the model has more of them.
     watched = [
-        connection.ops.quote_name(field.name)
-        for field in model._meta.local_concrete_fields
-        if field.name not in _UNWATCHED_FIELDS
+        connection.ops.quote_name(column.name)
+        for column in connection.introspection.get_table_description(cursor, table)
+        if column.name not in _UNWATCHED_FIELDS
     ]
     return {
         "insert": "INSERT",

@@ -24,8 +24,11 @@ class ChannelOptions:
 
     history_size: int = 0
     history_ttl: int = 0
+    history_meta_ttl: int = 0
     force_recovery: bool = False
     allow_recovery: bool = False
+    force_recovery_mode: str = ""
+    auto_cache_recover: bool = False
     force_positioning: bool = False
     allow_positioning: bool = False
     presence: bool = False
@@ -50,6 +53,11 @@ class ChannelOptions:
     def has_history(self) -> bool:
         """Whether publications are kept."""
         return self.history_size > 0 and self.history_ttl > 0
+
+    @property
+    def recovers_newest(self) -> bool:
+        """Whether a recovery gives the newest publication instead of all that were missed."""
+        return self.force_recovery_mode == "cache"
 
 
 _OPTION_NAMES = tuple(option.name for option in fields(ChannelOptions))

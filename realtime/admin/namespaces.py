@@ -36,8 +36,11 @@ class NamespaceAdmin(_NamespaceAdmin):
                 "fields": (
                     "history_size",
                     "history_ttl",
+                    "history_meta_ttl",
                     "force_recovery",
                     "allow_recovery",
+                    "force_recovery_mode",
+                    "auto_cache_recover",
                     "force_positioning",
                     "allow_positioning",
                 ),

@@ -33,13 +33,12 @@ def test_every_option_of_a_namespace_is_in_one_fieldset():
 
 
 def test_a_namespace_can_be_added_and_changed(admin_client, urls):
-    admin_client.post(urls["namespace_add"], {"name": "demo", "history_size": 5, "history_ttl": 60})
+    given = {"name": "demo", "history_size": 5, "history_ttl": 60, "history_meta_ttl": 0}
+    admin_client.post(urls["namespace_add"], given)
     row = Namespace.objects.get()
     page = reverse("admin:realtime_namespace_change", args=[row.pk])
 
-    admin_client.post(
-        page, {"name": "demo", "history_size": 5, "history_ttl": 60, "force_recovery": "on"}
-    )
+    admin_client.post(page, {**given, "force_recovery": "on"})
 
     assert Namespace.objects.get().force_recovery
     assert "History and recovery" in admin_client.get(page).content.decode()
@@ -48,10 +47,17 @@ def test_a_namespace_can_be_added_and_changed(admin_client, urls):
 def test_options_that_do_not_go_together_are_told_beside_the_field(admin_client, urls):
     response = admin_client.post(
         urls["namespace_add"],
-        {"name": "demo", "history_size": 5, "history_ttl": 0, "force_recovery": "on"},
+        {
+            "name": "demo",
+            "history_size": 5,
+            "history_ttl": 0,
+            "history_meta_ttl": 0,
+            "force_recovery": "on",
+            "auto_cache_recover": "on",
+        },
     )
 
-    assert set(errors(response)) == {"history_ttl", "force_recovery"}
+    assert set(errors(response)) == {"history_ttl", "force_recovery", "auto_cache_recover"}
     assert not Namespace.objects.exists()
 
 
@@ -66,9 +72,9 @@ def test_the_namespace_without_a_name_can_be_clicked(admin_client, urls):
 
 @pytest.mark.parametrize("name", ["a\0b", "<script>", "x"])
 def test_a_name_out_of_the_ordinary_is_refused(admin_client, urls, name):
-    response = admin_client.post(
-        urls["namespace_add"], {"name": name, "history_size": 0, "history_ttl": 0}
-    )
+    numbers = {"history_size": 0, "history_ttl": 0, "history_meta_ttl": 0}
+
+    response = admin_client.post(urls["namespace_add"], {"name": name, **numbers})
 
     assert set(errors(response)) == {"name"}
 

@@ -21,16 +21,19 @@ def problems(namespace):
     return caught.value.message_dict
 
 
+@pytest.mark.rule("name-of-namespace")
 @pytest.mark.parametrize("name", ["", "demo", "a-b_c.9", "ab"])
 def test_a_namespace_name_is_empty_or_two_plain_characters_or_more(name):
     Namespace(name=name).full_clean(validate_unique=False, validate_constraints=False)
 
 
+@pytest.mark.rule("name-of-namespace")
 @pytest.mark.parametrize("name", ["a", "a:b", "demo\n", "demo ", "dé", "$demo", "a\0b", "n" * 101])
 def test_other_names_are_refused_beside_the_field(name):
     assert list(problems(Namespace(name=name))) == ["name"]
 
 
+@pytest.mark.rule("option-history-both")
 @pytest.mark.parametrize(
     ("given", "missing"),
     [({"history_size": 10}, "history_ttl"), ({"history_ttl": 10}, "history_size")],
@@ -39,6 +42,7 @@ def test_history_needs_a_size_and_a_ttl(given, missing):
     assert list(problems(Namespace(name="demo", **given))) == [missing]
 
 
+@pytest.mark.rule("option-force-recovery")
 @pytest.mark.parametrize("option", ["force_recovery", "allow_recovery"])
 def test_recovery_needs_history(option):
     assert list(problems(Namespace(name="demo", **{option: True}))) == [option]
@@ -47,6 +51,92 @@ def test_recovery_needs_history(option):
     )
 
 
+HISTORY = {"history_size": 1, "history_ttl": 60}
+
+
+def test_the_cache_is_history():
+    assert list(problems(Namespace(name="demo", force_recovery_mode="cache"))) == [
+        "force_recovery_mode"
+    ]
+    Namespace(name="demo", force_recovery_mode="cache", **HISTORY).full_clean(
+        validate_unique=False, validate_constraints=False
+    )
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"force_recovery": True},
+        {"force_recovery": True, "force_recovery_mode": "stream"},
+        {"force_recovery_mode": "cache"},
+        {"allow_recovery": True, "force_recovery_mode": "cache"},
+    ],
+)
+def test_recovering_without_being_asked_needs_forced_recovery_from_the_cache(given):
+    namespace = Namespace(name="demo", auto_cache_recover=True, **HISTORY, **given)
+
+    assert list(problems(namespace)) == ["auto_cache_recover"]
+
+
+def test_recovering_without_being_asked_goes_with_forced_recovery_from_the_cache():
+    Namespace(
+        name="demo",
+        force_recovery=True,
+        force_recovery_mode="cache",
+        auto_cache_recover=True,
+        **HISTORY,
+    ).full_clean(validate_unique=False, validate_constraints=False)
+
+
+def test_an_unknown_recovery_mode_is_refused():
+    assert list(problems(Namespace(name="demo", force_recovery_mode="map", **HISTORY))) == [
+        "force_recovery_mode"
+    ]
+
+
+@pytest.mark.parametrize("meta_ttl", [1, 59])
+def test_offsets_are_not_forgotten_before_history(meta_ttl):
+    assert list(problems(Namespace(name="demo", history_meta_ttl=meta_ttl, **HISTORY))) == [
+        "history_meta_ttl"
+    ]
+
+
+@pytest.mark.parametrize("meta_ttl", [0, 60, 61])
+def test_offsets_may_be_kept_as_long_as_history_or_longer(meta_ttl):
+    Namespace(name="demo", history_meta_ttl=meta_ttl, **HISTORY).full_clean(
+        validate_unique=False, validate_constraints=False
+    )
+
+
+def test_the_setting_counts_where_a_namespace_has_no_meta_ttl(settings):
+    settings.REALTIME = {**settings.REALTIME, "HISTORY_META_TTL_SECONDS": 59}
+
+    found = problems(Namespace(name="demo", **HISTORY))
+
+    assert "REALTIME_HISTORY_META_TTL_SECONDS" in found["history_meta_ttl"][0]
+
+
+@pytest.mark.parametrize("option", ["history_size", "history_ttl", "history_meta_ttl"])
+def test_numbers_are_no_larger_than_every_store_can_hold(option):
+    values = {"history_size": 1, "history_ttl": 1, "history_meta_ttl": 2**31 - 1, option: 2**31}
+
+    assert option in problems(Namespace(name="demo", **values))
+
+
+@pytest.mark.parametrize("option", ["history_size", "history_ttl", "history_meta_ttl"])
+def test_a_number_that_is_missing_is_told_beside_the_field(option):
+    assert list(problems(Namespace(name="demo", **{**HISTORY, option: None}))) == [option]
+
+
+@pytest.mark.parametrize(
+    "pattern", ["^[[:alpha:]]+$", "[[:^digit:]]", r"\pL", r"\Qa.b\E", "\ud800"]
+)
+def test_a_regex_of_another_language_is_refused(pattern):
+    assert list(problems(Namespace(name="demo", channel_regex=pattern))) == ["channel_regex"]
+
+
+@pytest.mark.rule("option-channel-regex")
 @pytest.mark.parametrize("pattern", ["(", "[a", "*", "a{99999999999999999999}", "x\0y"])
 def test_a_regex_that_does_not_compile_is_refused(pattern):
     assert list(problems(Namespace(name="demo", channel_regex=pattern))) == ["channel_regex"]

@@ -32,6 +32,7 @@ def version():
     return SnapshotVersion.objects.get().number
 
 
+@pytest.mark.rule("name-namespace-first-colon", "name-namespace-without-dollar")
 @pytest.mark.parametrize(
     ("channel", "namespace"),
     [
@@ -56,6 +57,7 @@ def test_every_option_of_the_model_is_an_option_of_the_snapshot():
     assert {field.name for field in fields(ChannelOptions)} == columns - {"id", "name"}
 
 
+@pytest.mark.rule("option-defaults-off")
 def test_the_defaults_of_the_model_are_those_of_the_snapshot(demo):
     Namespace.objects.create(name="plain")
 
@@ -63,6 +65,7 @@ def test_the_defaults_of_the_model_are_those_of_the_snapshot(demo):
     assert snapshot.load().namespaces["demo"] == ChannelOptions(history_size=10, history_ttl=60)
 
 
+@pytest.mark.rule("name-namespace-without-dollar")
 def test_options_follow_the_namespace_of_a_channel(demo):
     loaded = snapshot.load()
 
@@ -71,12 +74,14 @@ def test_options_follow_the_namespace_of_a_channel(demo):
     assert loaded.options_of("clock") == ChannelOptions()
 
 
+@pytest.mark.rule("name-without-namespace")
 def test_channels_without_a_namespace_have_the_options_of_the_empty_name():
     Namespace.objects.create(name="", presence=True)
 
     assert snapshot.load().options_of("news").presence
 
 
+@pytest.mark.rule("name-namespace-unknown")
 @pytest.mark.parametrize("channel", ["other:x", "Demo:x", ":x", "$:x", "demo :x", "demo\0:x"])
 def test_a_namespace_that_is_not_configured_is_unknown(demo, channel):
     Namespace.objects.create(name="", presence=True)
@@ -85,6 +90,7 @@ def test_a_namespace_that_is_not_configured_is_unknown(demo, channel):
         snapshot.load().options_of(channel)
 
 
+@pytest.mark.rule("option-history-both")
 @pytest.mark.parametrize(
     ("size", "ttl", "has_history"), [(0, 0, False), (1, 0, False), (0, 1, False), (1, 1, True)]
 )
@@ -223,6 +229,21 @@ def test_a_remade_table_gets_its_triggers_with_the_next_migrate(demo):
     known = snapshot.load()
     Namespace.objects.update(presence=False)
     assert snapshot.load_if_changed(known) is not known
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_way_back_through_the_migrations_keeps_the_triggers(demo):
+    try:
+        call_command("migrate", "realtime", "0001", verbosity=0)
+        known = version()
+        Namespace.objects.filter(name="demo").update(presence=True)
+        assert version() > known
+    finally:
+        call_command("migrate", "realtime", verbosity=0)
+
+    known = version()
+    Namespace.objects.update(history_meta_ttl=3600)
+    assert version() > known
 
 
 def test_a_snapshot_cannot_be_changed(demo):

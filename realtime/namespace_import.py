@@ -1,0 +1,92 @@
+"""Store the namespaces of a configuration: all of them, or nothing.
+
+Called by ``manage.py namespaces import``. Knows nothing of files.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+from django.db import transaction
+
+from realtime.centrifugo_config import ReadNamespace, place
+from realtime.models import Namespace
+
+
+class InvalidNamespaces(Exception):
+    """Options that do not go together; ``problems`` has a sentence for each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What became of one namespace.
+
+    Attributes:
+        act: ``created``, ``changed``, ``unchanged`` or ``deleted``.
+        options: Those that are new, each with its value before and after.
+    """
+
+    act: str
+    namespace: str
+    options: Mapping[str, tuple[object, object]]
+
+
+def apply(
+    read: Sequence[ReadNamespace], *, prune: bool = False, dry_run: bool = False
+) -> list[Change]:
+    """Make the stored namespaces those of a configuration, in one transaction.
+
+    Args:
+        read: Namespaces with all their options.
+        prune: Delete the namespaces that are not among them.
+        dry_run: Check everything and write nothing.
+    Raises:
+        InvalidNamespaces: Some of them could not work; nothing is changed.
+        django.db.Error: The database did not answer; nothing is changed.
+    """
+    with transaction.atomic():
+        rows = {row.name: row for row in Namespace.objects.select_for_update()}
+        targets = [(each, _row(rows, each.name)) for each in read]
+        changes = [_set(row, each.options) for each, row in targets]
+        if problems := [told for each, row in targets for told in _problems(each, row)]:
+            raise InvalidNamespaces(problems)
+        if prune:
+            changes += [Change("deleted", name, {}) for name in sorted(rows)]
+        if not dry_run:
+            _write([row for _, row in targets], changes)
+            if prune:
+                Namespace.objects.filter(pk__in=[row.pk for row in rows.values()]).delete()
+    return changes
+
+
+def _row(rows: dict[str, Namespace], name: str) -> Namespace:
+    return rows.pop(name) if name in rows else Namespace(name=name)
+
+
+def _set(row: Namespace, options: Mapping[str, object]) -> Change:
+    before = {name: getattr(row, name) for name in options}
+    for name, value in options.items():
+        setattr(row, name, value)
+    new = {name: (before[name], value) for name, value in options.items() if before[name] != value}
+    act = "created" if row.pk is None else "changed" if new else "unchanged"
+    return Change(act, row.name, new)
+
+
+def _problems(read: ReadNamespace, row: Namespace) -> Iterator[str]:
+    try:
+        row.full_clean()
+    except ValidationError as error:
+        for name, sentences in error.message_dict.items():
+            path = read.path if name == NON_FIELD_ERRORS else place(read.path, read.name, name)
+            yield from (f"{path}: {sentence}" for sentence in sentences)
+
+
+def _write(rows: Sequence[Namespace], changes: Sequence[Change]) -> None:
+    """Save what is new. What is unchanged is left alone, so that no instance reads it again."""
+    for row, change in zip(rows, changes, strict=False):
+        if change.act != "unchanged":
+            row.save()
