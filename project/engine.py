@@ -14,7 +14,15 @@ from project.kept_secrets import kept_secret
 from realtime.conf import Settings
 
 _PREFIX = "REALTIME_"
-_SECRETS = {"token_hmac_secret", "token_hmac_previous_secret", "api_key"}
+_SECRETS = {
+    "token_hmac_secret",
+    "token_hmac_previous_secret",
+    "token_public_key",  # no secret, but long enough to want a file
+    "subscription_token_hmac_secret",
+    "subscription_token_hmac_previous_secret",
+    "subscription_token_public_key",
+    "api_key",
+}
 _BY_HAND = {"token_hmac_secret", "insecure", "var_dir"}
 
 

@@ -5,7 +5,7 @@ Called by the session; each function decides, acts and returns the result.
 
 from realtime import conf
 from realtime.instance import Instance
-from realtime.permissions import check_name, may_publish, may_read_history, may_read_presence
+from realtime.permissions import may_publish, may_read_history, may_read_presence
 from realtime.protocol import codec
 from realtime.protocol.errors import (
     BadRequest,
@@ -26,19 +26,7 @@ from realtime.protocol.messages import (
 )
 from realtime.publishing import prepare
 from realtime.recovery import History
-from realtime.snapshot import ChannelOptions, Snapshot
-
-
-def options_of(snapshot: Snapshot, channel: str) -> ChannelOptions:
-    """Return a channel's options.
-
-    Raises:
-        UnknownChannel: Its namespace is not configured.
-        BadRequest: Its name is not allowed.
-    """
-    options = snapshot.options_of(channel)
-    check_name(channel, options)
-    return options
+from realtime.snapshot import ChannelOptions
 
 
 async def publish(

@@ -1,14 +1,20 @@
 """System checks of the engine: what a deployment must have, each with its cure."""
 
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from realtime import conf
+from realtime import conf, token_settings
+from realtime.jwks import check_url
 from realtime.layers import HeliographChannelLayer
 from realtime.redis_client import LAYER_ALIAS, hosts, layer_config
+from realtime.token_keys import UnusableKey, keys_of_settings
+from realtime.token_settings import TokenSettings
+
+SECRET_MIN_BYTES: Final = 32  # Source: RFC 7518, 3.2
 
 
 @register("realtime")
@@ -62,9 +68,6 @@ def check_settings(**_: Any) -> list[CheckMessage]:
     """Check values that fit together or do not."""
     values = conf.current()
     found: list[CheckMessage] = []
-    if not values.token_hmac_secret:
-        hint = "Set REALTIME['TOKEN_HMAC_SECRET'] to at least 32 random characters."
-        found.append(Warning("no token verifies without a secret", hint=hint, id="realtime.W002"))
     if values.pong_timeout_seconds >= values.ping_interval_seconds:
         hint = "REALTIME['PONG_TIMEOUT_SECONDS'] must be below PING_INTERVAL_SECONDS."
         found.append(Error("a pong may come later than a ping", hint=hint, id="realtime.E005"))
@@ -75,3 +78,56 @@ def check_settings(**_: Any) -> list[CheckMessage]:
         hint = "REALTIME['INSECURE'] is for tests and demos."
         found.append(Warning("anybody may do anything", hint=hint, id="realtime.W003"))
     return found
+
+
+@register("realtime")
+def check_tokens(**_: Any) -> list[CheckMessage]:
+    """Check that whose tokens are accepted is said in a form that can be used."""
+    connections, own = token_settings.of_connections(), token_settings.under_subscriptions()
+    found: list[CheckMessage] = []
+    if not connections.has_keys:
+        hint = "Set REALTIME['TOKEN_HMAC_SECRET'] to at least 32 random characters."
+        found.append(Warning("no token verifies without a key", hint=hint, id="realtime.W002"))
+    found += [*_check_keys(connections), *_check_claims(connections)]
+    if own.has_keys:
+        found += [*_check_keys(own), *_check_claims(own)]
+    elif own.asks_for_something:
+        message = "settings of subscription tokens do not count without a key of their own"
+        hint = "Set a REALTIME['SUBSCRIPTION_TOKEN_...'] secret, public key or JWKS URL."
+        found.append(Error(message, hint=hint, id="realtime.E013"))
+    return found
+
+
+def _check_keys(values: TokenSettings) -> list[CheckMessage]:
+    found: list[CheckMessage] = []
+    try:
+        keys_of_settings(values)
+    except UnusableKey as error:
+        hint = (
+            "A secret is random text. A public key is PEM: RSA of 2048 bits or more, EC on P-256, "
+            "P-384 or P-521, or Ed25519; openssl pkey -in private.pem -pubout prints it."
+        )
+        found.append(Error(str(error), hint=hint, id="realtime.E010"))
+    try:
+        if values.jwks_url:
+            check_url(values.jwks_url)
+    except ValueError as error:
+        hint = "Give an https URL without user and password; http only to this machine."
+        message = f"{values.name('jwks_url')} {error}"
+        found.append(Error(message, hint=hint, id="realtime.E011"))
+    if 0 < len(values.hmac_secret.encode()) < SECRET_MIN_BYTES:
+        hint = f"Make it {SECRET_MIN_BYTES} random characters or more: openssl rand -hex 32."
+        message = f"{values.name('hmac_secret')} is short enough to be guessed"
+        found.append(Warning(message, hint=hint, id="realtime.W004"))
+    return found
+
+
+def _check_claims(values: TokenSettings) -> list[CheckMessage]:
+    try:
+        values.expectation("audience")
+        values.expectation("issuer")
+        values.check_user_id_claim()
+    except ImproperlyConfigured as error:
+        hint = "Set a plain value or a pattern (of Python's re), and a claim that names the user."
+        return [Error(str(error), hint=hint, id="realtime.E012")]
+    return []

@@ -1,19 +1,20 @@
 """A client's commands: what each means now, and its reply.
 
 Called by the consumer with each incoming frame. The one place where errors become replies and
-outcomes become closes. Commands of a connection are handled one after another.
+outcomes become closes. What changes a connection is done one after another; what only asks or
+publishes may run beside it, as far as ``command_concurrency_limit`` says.
 """
 
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from realtime import channel_commands, conf
+from realtime import channel_commands, conf, connecting, granting
+from realtime.granting import Grant, info_of, ttl_seconds
+from realtime.permissions import check_name
 from realtime.protocol import codec
 from realtime.protocol.disconnects import (
     BAD_REQUEST,
-    CONNECTION_EXPIRED,
     INVALID_TOKEN,
     NOT_AVAILABLE,
     Disconnected,
@@ -21,29 +22,24 @@ from realtime.protocol.disconnects import (
 from realtime.protocol.errors import (
     AlreadySubscribed,
     BadRequest,
-    Expired,
     InternalError,
     LimitExceeded,
     NotAvailable,
     PermissionDenied,
     ProtocolError,
-    TokenExpired,
 )
 from realtime.protocol.messages import (
     ChannelRequest,
     Command,
-    ConnectRequest,
-    ConnectResult,
     Empty,
     RefreshResult,
     Reply,
     SubscribeRequest,
 )
 from realtime.session import Session
-from realtime.snapshot import ChannelOptions, Snapshot
-from realtime.subscribing import Grant, Opening, grant, info_of, refreshed, ttl_seconds
-from realtime.subscription import Subscription
-from realtime.tokens import ConnectionClaims, InvalidToken, verify_connection_token
+from realtime.snapshot import ChannelOptions
+from realtime.subscribing import Allowance, Start
+from realtime.tokens import InvalidToken
 
 logger = logging.getLogger(__name__)
 
@@ -52,14 +48,44 @@ async def receive(session: Session, frame: str | bytes) -> None:
     """Handle one incoming message: its commands in order, until one ends the connection."""
     try:
         for command in codec.decode_commands(frame):
+            if _may_run_beside(session, command):
+                await _start_beside(session, command)
+                continue
             async with session.lock:
                 if session.outbox.closed_with is not None:
                     return
                 await _handle(session, command)
     except Disconnected as outcome:
-        if outcome.disconnect is BAD_REQUEST:
-            logger.warning("client %s broke the protocol: %s", session.client, outcome)
-        session.disconnect(outcome.disconnect)
+        _end(session, outcome)
+
+
+def _end(session: Session, outcome: Disconnected) -> None:
+    if outcome.disconnect is BAD_REQUEST:
+        logger.warning("client %s broke the protocol: %s", session.client, outcome)
+    session.disconnect(outcome.disconnect)
+
+
+def _may_run_beside(session: Session, command: Command) -> bool:
+    if session.places is None or not session.is_connected or not command.id:
+        return False
+    return _known(command)[0] in _CHANGING_NOTHING_HERE
+
+
+async def _start_beside(session: Session, command: Command) -> None:
+    places = session.places
+    assert places is not None
+    await places.acquire()  # who sends more waits, and so does its socket
+
+    async def run() -> None:
+        try:
+            if session.outbox.closed_with is None:
+                await _handle(session, command)
+        except Disconnected as outcome:
+            _end(session, outcome)
+        finally:
+            places.release()
+
+    session.instance.tasks.spawn(run(), "command")
 
 
 async def _handle(session: Session, command: Command) -> None:
@@ -100,77 +126,7 @@ def _refuse(session: Session, command: Command, name: str, error: ProtocolError)
         )
 
 
-# connect and refresh ------------------------------------------------------------------------
-
-
-async def _connect(session: Session, command: Command) -> Reply:
-    request = command.connect
-    assert request is not None
-    if not session.instance.hears_control:
-        # Whoever is told to go before the command can be heard here would stay.
-        raise InternalError("the control stream has not been found yet")
-    claims = _credentials(request)
-    if claims.expire_at and claims.expire_at <= time.time():
-        raise Expired
-    session.identify(claims)
-    logger.info(
-        "connected",
-        extra={"client": session.client, "user": session.user, "sdk": (request.name or "")[:32]},
-    )
-    result = ConnectResult(
-        client=session.client,
-        version=conf.SERVER_VERSION,
-        expires=claims.expire_at > 0,
-        ttl=ttl_seconds(claims.expire_at),
-        ping=conf.current().ping_interval_seconds,
-        pong=True,
-    )
-    return Reply(command.id or 0, connect=result)
-
-
-def _credentials(request: ConnectRequest) -> ConnectionClaims:
-    settings = conf.current()
-    if request.token:
-        claims = _verified(request.token)
-        # Source: Centrifugo client protocol, connect: insecure connections never expire.
-        return ConnectionClaims(claims.user, 0, claims.info) if settings.insecure else claims
-    if settings.insecure or settings.allow_anonymous:
-        return ConnectionClaims("", 0, None)
-    raise Disconnected(BAD_REQUEST, "no token, and anonymous connections are off")
-
-
-def _verified(token: str) -> ConnectionClaims:
-    try:
-        return verify_connection_token(token)
-    except InvalidToken as error:
-        raise Disconnected(INVALID_TOKEN, str(error)) from error
-
-
-async def _refresh(session: Session, command: Command) -> Reply:
-    request = command.refresh
-    assert request is not None
-    if not request.token:
-        raise Disconnected(BAD_REQUEST, "refresh without a token")
-    try:
-        claims = _verified(request.token)
-    except TokenExpired as error:
-        raise Disconnected(CONNECTION_EXPIRED, "refreshed with an expired token") from error
-    if claims.user != session.user:
-        raise Disconnected(INVALID_TOKEN, "refreshed with another user's token")
-    if claims.expire_at and claims.expire_at <= time.time():
-        raise Expired
-    session.renew(claims)
-    result = RefreshResult(claims.expire_at > 0, ttl_seconds(claims.expire_at))
-    return Reply(command.id or 0, refresh=result)
-
-
 # Subscriptions ------------------------------------------------------------------------------
-
-
-def _snapshot(session: Session) -> Snapshot:
-    if session.instance.snapshot is None:
-        raise InternalError("the database has not answered yet")
-    return session.instance.snapshot
 
 
 async def _subscribe(session: Session, command: Command) -> None:
@@ -182,43 +138,38 @@ async def _subscribe(session: Session, command: Command) -> None:
         raise AlreadySubscribed
     if len(session.subscriptions) >= conf.current().channel_limit:
         raise LimitExceeded
-    granted = grant(request, session.caller, _snapshot(session).options_of(request.channel))
-    opening = Opening(
-        session.instance, request, session.caller, granted, _made(session, request, granted)
+    granted = await _granted(session, request)
+    opening = session.subscriptions.opening(
+        request.channel, granted, Start.of(request), Allowance()
     )
     try:
         result = await opening.run()
     except BaseException:
-        await session.attempt(opening.undo)
+        await session.subscriptions.undo(opening)
         raise
     # Nothing may be awaited between these: what arrives now follows the reply.
-    session.subscriptions[request.channel] = opening.subscription
     session.outbox.write(codec.reply_frame(Reply(command.id or 0, subscribe=result)))
-    opening.go_live()
-    if opening.subscription.sends_join_leave:
-        channel, info = opening.member()
-        await session.attempt(lambda: session.instance.broker.join(channel, info))
+    session.subscriptions.go_live(opening)
+    await session.subscriptions.announce(opening)
 
 
-def _made(session: Session, request: SubscribeRequest, granted: Grant) -> Subscription:
-    subscription = Subscription(
-        request.channel or "",
-        write=session.outbox.write,
-        end=session.end_subscription,
-        is_positioned=granted.is_positioned,
-        wants_join_leave=granted.wants_join_leave,
-    )
-    subscription.chan_info = granted.chan_info
-    subscription.expire_at = granted.expire_at
-    subscription.sends_join_leave = granted.options.join_leave
-    return subscription
+async def _granted(session: Session, request: SubscribeRequest) -> Grant:
+    options = session.instance.options_of(request.channel or "")
+    granting.check_request(request, options)
+    claims = None
+    if request.token:
+        try:
+            claims = await session.instance.token_verifier.subscription(request.token)
+        except InvalidToken as error:
+            raise PermissionDenied(str(error)) from error
+    return granting.grant(request, session.caller, options, claims)
 
 
 async def _unsubscribe(session: Session, command: Command) -> Reply:
     assert command.unsubscribe is not None
     if not command.unsubscribe.channel:
         raise Disconnected(BAD_REQUEST, "no channel")
-    await session.leave(command.unsubscribe.channel)
+    await session.subscriptions.leave(command.unsubscribe.channel)
     return Reply(command.id or 0, unsubscribe=Empty())
 
 
@@ -232,7 +183,13 @@ async def _sub_refresh(session: Session, command: Command) -> Reply:
     subscription = session.subscriptions.get(request.channel)
     if subscription is None:
         raise PermissionDenied("not subscribed")
-    refreshed(subscription, request.token, session.caller)
+    if subscription.is_server_side:
+        raise Disconnected(BAD_REQUEST, "sub_refresh of a server-side subscription")
+    try:
+        claims = await session.instance.token_verifier.subscription(request.token)
+    except InvalidToken as error:
+        raise Disconnected(INVALID_TOKEN, str(error)) from error
+    granting.refresh(subscription, claims, session.caller)
     expire_at = subscription.expire_at
     result = RefreshResult(expire_at > 0, ttl_seconds(expire_at))
     return Reply(command.id or 0, sub_refresh=result)
@@ -245,7 +202,8 @@ def _channel(session: Session, channel: str | None) -> tuple[str, ChannelOptions
     """Return a channel's name and options, and whether the connection is subscribed to it."""
     if not channel:
         raise Disconnected(BAD_REQUEST, "no channel")
-    options = channel_commands.options_of(_snapshot(session), channel)
+    options = session.instance.options_of(channel)
+    check_name(channel, options)
     return channel, options, channel in session.subscriptions
 
 
@@ -303,7 +261,7 @@ _Handler = Callable[[Session, Command], Awaitable[Reply | None]]
 
 # The first one present wins. Source: Centrifugo client protocol, envelope.
 _HANDLERS: Final[dict[str, _Handler]] = {
-    "connect": _connect,
+    "connect": connecting.connect,
     "subscribe": _subscribe,
     "unsubscribe": _unsubscribe,
     "publish": _publish,
@@ -312,9 +270,11 @@ _HANDLERS: Final[dict[str, _Handler]] = {
     "history": _history,
     "rpc": _rpc,
     "send": _send,
-    "refresh": _refresh,
+    "refresh": connecting.refresh,
     "sub_refresh": _sub_refresh,
 }
+
+_CHANGING_NOTHING_HERE: Final = {"publish", "presence", "presence_stats", "history", "rpc"}
 
 
 def _known(command: Command) -> tuple[str, _Handler]:

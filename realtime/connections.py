@@ -5,23 +5,32 @@ Owned by the instance. What a connection does at its turn is the session's.
 
 import asyncio
 import heapq
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
+
+from msgspec import Raw
 
 from realtime import conf
 from realtime.presence import Member
 from realtime.protocol.disconnects import Disconnect
+from realtime.protocol.messages import StreamPosition
+from realtime.tokens import SubscribeOptions
 from realtime.wheel import Wheel
 
 TICK_SECONDS: Final = 0.1
 TIMERS_MIN: Final = 1000  # fewer stale ones are not worth sorting out
+PAGE_SLICE: Final = 1000
 
 
 class Connection(Protocol):
     """What the table asks of a session."""
 
     client: str
-    user: str
+
+    @property
+    def user(self) -> str:
+        """Whose it is."""
 
     def ping(self) -> None:
         """Send a ping."""
@@ -46,6 +55,17 @@ class Connection(Protocol):
 
     def unsubscribe_later(self, channel: str) -> None:
         """End a subscription on behalf of the server API."""
+
+    def subscribe_later(
+        self, channel: str, options: SubscribeOptions, since: StreamPosition | None
+    ) -> None:
+        """Subscribe it on behalf of the server API."""
+
+    def channels(self) -> list[str]:
+        """Return what it is subscribed to."""
+
+    def refresh(self, expire_at: int, info: Raw) -> None:
+        """Give it another end, and another info unless that is absent."""
 
 
 class ConnectionTable:
@@ -116,19 +136,53 @@ class ConnectionTable:
         self._renewals.discard(connection)
 
     def find(
-        self, user: str, *, client: str = "", session: str = "", whitelist: Sequence[str] = ()
+        self,
+        user: str | None,
+        *,
+        client: str = "",
+        session: str = "",
+        whitelist: Sequence[str] = (),
     ) -> list[Connection]:
         """Return the connections of a user that the server API means.
 
-        ``session`` names a connection of the emulated transports, of which there are none.
+        Without a user it is the connection of ``client``. ``session`` names a connection of the
+        emulated transports, of which there are none.
         """
         if session:
             return []
+        named = self._by_client.get(client)
+        found = self._by_user.get(user, ()) if user is not None else [named] if named else []
         return [
             each
-            for each in self._by_user.get(user, ())
+            for each in found
             if (not client or each.client == client) and each.client not in whitelist
         ]
+
+    def count_of(self, user: str) -> int:
+        """Return how many connections a user has here."""
+        return len(self._by_user.get(user, ()))
+
+    async def page(
+        self, user: str | None, channel: str, *, after: str, limit: int
+    ) -> list[Connection]:
+        """Return the first connections behind a client, in the order of their clients.
+
+        In slices, as everything that looks at all connections.
+
+        Args:
+            user: Only this user's; None for everybody's.
+            channel: Only those subscribed to it; empty for any.
+            after: Only clients behind this one.
+            limit: Most to return.
+        """
+        found = self._by_client.values() if user is None else self._by_user.get(user, ())
+        left = iter(list(found))
+        first: list[Connection] = []
+        while some := list(itertools.islice(left, PAGE_SLICE)):
+            wanted = (e for e in some if e.client > after and (not channel or e.holds(channel)))
+            first = heapq.nsmallest(limit, itertools.chain(first, wanted), key=_client_of)
+            await asyncio.sleep(0)
+        return first
 
     def call_at(self, at: float, connection: Connection) -> None:
         """Ask for ``check_time`` at a time of the loop's clock, instead of what was asked before.
@@ -166,3 +220,7 @@ class ConnectionTable:
                 continue  # closed meanwhile, or put off
             del self._due[client]
             self._open[client].check_time()
+
+
+def _client_of(connection: Connection) -> str:
+    return connection.client

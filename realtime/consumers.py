@@ -57,7 +57,8 @@ class SendWriter:
 
     def write_frame(self, frame: bytes) -> None:
         """Queue a frame."""
-        if not self._is_closed:
+        # Such as a ping: other servers send their own, and ``send`` has no word for it.
+        if not self._is_closed and not websocket.is_control(frame):
             text = websocket.payload_of(frame).decode()
             self._put({"type": "websocket.send", "text": text}, len(frame))
 
@@ -141,7 +142,7 @@ async def _converse(scope: Scope, receive: Receive, send: Send) -> None:
     writer = given or own
     assert writer is not None
     outbox = Outbox(writer, limit_bytes=conf.current().queue_max_bytes)
-    session = Session(running, outbox)
+    session = Session(running, outbox, has_native_pings=_wants_native_pings(scope))
     code: int | None = None
     try:
         if running.is_draining:
@@ -167,12 +168,24 @@ async def _receive_until_closed(session: Session, receive: Receive) -> int | Non
         await commands.receive(session, text if text is not None else message["bytes"])
 
 
+def _query(scope: Scope) -> dict[str, list[str]]:
+    return parse_qs(scope.get("query_string", b"").decode("latin-1"))
+
+
+def _wants_native_pings(scope: Scope) -> bool:
+    """Tell whether a person's tool asks for pings that it answers by itself, such as wscat."""
+    return _query(scope).get("cf_ws_frame_ping_pong") == ["true"]
+
+
 def _negotiated(scope: Scope) -> str | None:
     """Return the subprotocol to accept with, None for none.
 
     Raises:
-        Refusal: The host or the page's origin is not allowed, or the client wants Protobuf.
+        Refusal: This instance takes no connections, the host or the page's origin is not allowed,
+            or the client wants Protobuf.
     """
+    if not conf.current().websockets:
+        raise Refusal(503, "No WebSockets here")
     headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
     origin = headers.get(b"origin")
     host = headers.get(b"host", "")
@@ -188,7 +201,7 @@ def _negotiated(scope: Scope) -> str | None:
         raise Refusal(403, "Origin not allowed")
     # centrifuge-python up to 0.5 sends the header with an empty value, which asks for nothing.
     asked = [name for name in scope.get("subprotocols", ()) if name]
-    query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
+    query = _query(scope)
     by_query = "protobuf" in (query.get("format", []) + query.get("cf_protocol", []))
     if by_query or (PROTOBUF_SUBPROTOCOL in asked and JSON_SUBPROTOCOL not in asked):
         logger.warning("a client asked for Protobuf, refused (400): use JSON", extra={"code": 400})

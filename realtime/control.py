@@ -1,4 +1,4 @@
-"""Commands to all instances that must not be lost: end a connection, end a subscription.
+"""Commands to all instances that must not be lost: what is to become of whose connections.
 
 A stream of its own with positions and repair, like a channel's. Written by ``services``; each
 instance reads it and acts on its own connections. An instance that missed more than is kept
@@ -19,11 +19,12 @@ from realtime.broker.acts import Published, Retention
 from realtime.layers import PUBLICATION, LayerMessage, LoopLayer, decode_message
 from realtime.protocol import codec
 from realtime.protocol.errors import BrokerUnavailable
-from realtime.protocol.messages import Publication, StreamPosition
+from realtime.protocol.messages import ABSENT, Publication, StreamPosition, is_absent
 from realtime.recovery import History
 from realtime.redis_act import Act
 from realtime.redis_client import RedisServers
 from realtime.redis_keys import CONTROL, CONTROL_GROUP
+from realtime.tokens import Override, SubscribeOptions
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +34,9 @@ RETRY_SECONDS: Final = 0.5
 
 
 class DisconnectCommand(msgspec.Struct, tag="disconnect", tag_field="op"):
-    """Close the matching connections of a user."""
+    """Close the matching connections of a user; without one, the connection of a client."""
 
-    user: str
+    user: str | None
     code: int
     reason: str
     client: str = ""
@@ -52,7 +53,40 @@ class UnsubscribeCommand(msgspec.Struct, tag="unsubscribe", tag_field="op"):
     session: str = ""
 
 
-ControlCommand = DisconnectCommand | UnsubscribeCommand
+class SubscribeCommand(msgspec.Struct, tag="subscribe", tag_field="op", omit_defaults=True):
+    """Subscribe the matching connections of a user to a channel, by the server's own will."""
+
+    user: str
+    channel: str
+    client: str = ""
+    session: str = ""
+    expire_at: int = 0
+    info: Raw = ABSENT
+    data: Raw = ABSENT
+    override: Override = Override()
+    since: StreamPosition | None = None
+
+    def options(self) -> SubscribeOptions:
+        """Return what the subscription is given beyond its namespace's options."""
+        return SubscribeOptions(
+            info=None if is_absent(self.info) else self.info,
+            data=None if is_absent(self.data) else self.data,
+            override=self.override,
+            expire_at=self.expire_at,
+        )
+
+
+class RefreshCommand(msgspec.Struct, tag="refresh", tag_field="op", omit_defaults=True):
+    """Give the matching connections of a user another end; 0 is never."""
+
+    user: str
+    client: str = ""
+    session: str = ""
+    expire_at: int = 0
+    info: Raw = ABSENT
+
+
+ControlCommand = DisconnectCommand | UnsubscribeCommand | SubscribeCommand | RefreshCommand
 _decode = msgspec.json.Decoder(ControlCommand).decode
 
 

@@ -6,13 +6,10 @@
 
 import asyncio
 import logging
-import socket
-import time
 import uuid
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
 from asgiref.sync import sync_to_async
 from channels.layers import get_channel_layer
 from django.db import Error as DatabaseError
@@ -22,20 +19,28 @@ from realtime import conf, demo, registry, snapshot
 from realtime.broker.broker import Broker
 from realtime.broker.reads import SharedReads
 from realtime.connections import TICK_SECONDS, Connection, ConnectionTable
-from realtime.control import ControlCommand, ControlReader, DisconnectCommand
+from realtime.control import (
+    ControlCommand,
+    ControlReader,
+    DisconnectCommand,
+    RefreshCommand,
+    SubscribeCommand,
+    UnsubscribeCommand,
+)
 from realtime.hub import CHECK_TICK_SECONDS, Hub
-from realtime.layers import HeliographChannelLayer, LayerMessage
+from realtime.layers import HeliographChannelLayer
 from realtime.presence import Presence
 from realtime.protocol.disconnects import SHUTDOWN, Disconnect
-from realtime.protocol.errors import BrokerUnavailable
+from realtime.protocol.errors import InternalError
 from realtime.redis_client import RedisServers
-from realtime.snapshot import Snapshot
+from realtime.report import Report
+from realtime.snapshot import ChannelOptions, Snapshot
 from realtime.tasks import TaskOwner
+from realtime.token_verifier import TokenVerifier
 
 logger = logging.getLogger(__name__)
 
 SPREAD_SLICE_SECONDS: Final = 0.05
-_decode_question = msgspec.json.Decoder(registry.Question).decode
 
 
 class Instance:
@@ -59,6 +64,11 @@ class Instance:
         self.presence = Presence(self.servers)
         self.hub = Hub(self.layer, self.broker, check_seconds=settings.position_check_seconds)
         self.connections = ConnectionTable()
+        self.tasks = TaskOwner()
+        self.token_verifier = TokenVerifier()
+        self.report = Report(
+            self.uid, self.servers, self.hub, self.connections, spawn=self.tasks.spawn
+        )
         self.snapshot: Snapshot | None = None
         self._has_asked_database = asyncio.Event()
         self.is_draining = False
@@ -68,16 +78,25 @@ class Instance:
             self.servers,
             obey=self._obey,
             lose=self._close_everybody,
-            notice=self._notice,
+            notice=self.report.notice,
         )
-        self._started_at = time.monotonic()
         self._loops: asyncio.Task[None] | None = None
-        self.tasks = TaskOwner()
 
     @property
     def hears_control(self) -> bool:
         """Whether it knows where the control stream is, and so will miss no command."""
         return self._control.has_begun
+
+    def options_of(self, channel: str) -> ChannelOptions:
+        """Return the options that hold for a channel.
+
+        Raises:
+            UnknownChannel: Its namespace is not configured.
+            InternalError: The database has not answered yet.
+        """
+        if self.snapshot is None:
+            raise InternalError("the database has not answered yet")
+        return self.snapshot.options_of(channel)
 
     async def until_prepared(self, *, seconds: float) -> bool:
         """Wait for what every connection needs, and return whether it is there.
@@ -129,6 +148,7 @@ class Instance:
         await self.hub.close()
         await self.tasks.close()
         await self.layer.flush()
+        await self.token_verifier.close()
         await self.servers.close()
 
     async def drain(self, *, seconds: float) -> None:
@@ -210,60 +230,22 @@ class Instance:
     # Control ---------------------------------------------------------------------------------
 
     def _obey(self, command: ControlCommand) -> None:
-        if isinstance(command, DisconnectCommand):
-            disconnect = Disconnect(command.code, command.reason)
-            for connection in self.connections.find(
-                command.user,
-                client=command.client,
-                session=command.session,
-                whitelist=command.whitelist,
-            ):
-                connection.disconnect(disconnect)
-            return
+        kept = command.whitelist if isinstance(command, DisconnectCommand) else ()
         for connection in self.connections.find(
-            command.user, client=command.client, session=command.session
+            command.user, client=command.client, session=command.session, whitelist=kept
         ):
-            connection.unsubscribe_later(command.channel)
+            match command:
+                case DisconnectCommand():
+                    connection.disconnect(Disconnect(command.code, command.reason))
+                case UnsubscribeCommand():
+                    connection.unsubscribe_later(command.channel)
+                case SubscribeCommand():
+                    connection.subscribe_later(command.channel, command.options(), command.since)
+                case RefreshCommand():
+                    connection.refresh(command.expire_at, command.info)
 
     def _close_everybody(self) -> None:
         self.tasks.spawn(self._spread(SHUTDOWN, conf.current().drain_seconds), "close everybody")
-
-    def _notice(self, message: LayerMessage) -> None:
-        if message.type != registry.SURVEY:
-            return
-        try:
-            question = _decode_question(message.body)
-        except msgspec.DecodeError as error:
-            logger.warning("unknown survey: %s", error)
-        else:
-            self.tasks.spawn(self._answer(question), "answer a survey")
-
-    async def _answer(self, question: registry.Question) -> None:
-        content: object
-        if question.op == "info":
-            content = self.info()
-        elif question.op == "channels":
-            content = self.hub.client_counts(question.pattern)
-        else:
-            return  # a newer version's question
-        try:
-            await self.servers.run(registry.answer(question, self.uid, content))
-        except BrokerUnavailable as error:
-            logger.warning("a survey was not answered: %s", error)
-
-    def info(self) -> registry.NodeInfo:
-        """Return what the server API shows of this instance."""
-        channels = self.hub.channels.values()
-        return registry.NodeInfo(
-            uid=self.uid,
-            name=f"{socket.gethostname()}_{self.uid[:8]}",
-            version=conf.SERVER_VERSION,
-            num_clients=len(self.connections),
-            num_users=self.connections.user_count,
-            num_subs=sum(len(channel.subscriptions) for channel in channels),
-            num_channels=sum(bool(channel.subscriptions) for channel in channels),
-            uptime=int(time.monotonic() - self._started_at),
-        )
 
 
 def _load_snapshot(known: Snapshot | None) -> Snapshot:

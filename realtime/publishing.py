@@ -64,7 +64,7 @@ def prepare(
         Publication(data=_checked(data, namespace), info=info, tags=options.tags or None)
     )
     kept = namespace.has_history and not options.skip_history
-    retention = Retention(namespace.history_size, namespace.history_ttl) if kept else Retention()
+    retention = _retention(namespace) if kept else Retention()
     return acts.publish(
         channel,
         body,
@@ -73,6 +73,10 @@ def prepare(
         version=options.version,
         version_epoch=options.version_epoch,
     )
+
+
+def _retention(namespace: ChannelOptions) -> Retention:
+    return Retention(namespace.history_size, namespace.history_ttl, namespace.history_meta_ttl)
 
 
 def _checked(data: Raw, namespace: ChannelOptions) -> Raw:

@@ -4,7 +4,7 @@ Called with what was read from a channel's stream. Offsets compare only within a
 epoch back: after a restart of Redis the old epoch is good up to where its files ended.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from realtime.protocol.messages import Publication, StreamPosition
@@ -52,22 +52,13 @@ class Recovery:
 FAILED = Recovery(is_recovered=False)
 
 
-def recover(
-    since: StreamPosition,
-    history: History,
-    *,
-    limit: int,
-    bytes_max: int,
-    size_of: Callable[[Publication], int],
-) -> Recovery:
+def recover(since: StreamPosition, history: History, *, limit: int) -> Recovery:
     """Return what follows ``since``, or that it cannot be shown whole.
 
     Args:
         since: What the client holds; an empty epoch stands for any.
         history: The newest publications of the stream, oldest first, up to its top.
         limit: Most publications to give; a client that missed more is not recovered.
-        bytes_max: Most bytes to give, so that a reply never fills a queue by itself.
-        size_of: Bytes that a publication takes in a reply.
     Source: Centrifugo client protocol, the recovered test of stream mode.
     """
     if not history.continues(since):
@@ -82,6 +73,21 @@ def recover(
     )
     if not is_whole or len(missed) > limit:
         return FAILED
-    if sum(map(size_of, missed)) > bytes_max:
-        return FAILED
     return Recovery(True, missed)
+
+
+def recover_newest(since: StreamPosition, history: History) -> Recovery:
+    """Return the newest publication, unless the client has it or it is kept no more.
+
+    Args:
+        since: What the client holds; it has the newest only if it names its epoch as well.
+        history: At least the newest publication of the stream, as the last one, if it is kept.
+    Source: Centrifugo client protocol, cache recovery mode.
+    """
+    top = history.position.offset
+    has_newest = since.offset > 0 and since.epoch != "" and since.offset == top
+    if has_newest and history.knows(since):
+        return Recovery(True)
+    if not history.publications or history.publications[-1].offset != top:
+        return FAILED
+    return Recovery(True, history.publications[-1:])

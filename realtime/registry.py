@@ -28,12 +28,21 @@ _POLL_SECONDS: Final = 0.01
 _HERE = Path(__file__).parent / "broker"
 
 
-class Question(msgspec.Struct):
-    """What all instances are asked: ``info``, or ``channels`` that match a pattern."""
+class Question(msgspec.Struct, omit_defaults=True):
+    """What all instances are asked.
+
+    ``info``; ``channels`` that match ``pattern``; ``connections`` of ``user`` (None for all)
+    that are subscribed to ``channel`` (empty for any), the first ``limit`` in the order of their
+    clients behind ``after``.
+    """
 
     survey: str
     op: str
     pattern: str = ""
+    user: str | None = None
+    channel: str = ""
+    after: str = ""
+    limit: int = 0
 
 
 class Answer(msgspec.Struct):
@@ -61,6 +70,15 @@ class NodeInfo(msgspec.Struct):
     num_subs: int
     num_channels: int
     uptime: int
+
+
+class ConnectionInfo(msgspec.Struct):
+    """One connection, as lists show it; ``node`` is the uid of its instance."""
+
+    client: str
+    user: str
+    node: str
+    channels: list[str]
 
 
 def _script(name: str) -> Script:
@@ -102,14 +120,18 @@ def _collected(raw: Any) -> Collected:
 
 
 async def survey(
-    servers: RedisServers, op: str, *, pattern: str = ""
+    servers: RedisServers, op: str, **wanted: Any
 ) -> tuple[dict[str, msgspec.Raw], list[str]]:
     """Ask every instance and return the answers by instance, and who did not answer.
 
+    Args:
+        servers: Where the question is put and the answers are read.
+        op: What is asked.
+        wanted: Further fields of the ``Question``.
     Raises:
         BrokerUnavailable: Redis did not answer.
     """
-    question = Question(secrets.token_hex(8), op, pattern)
+    question = Question(secrets.token_hex(8), op, **wanted)
     await servers.run(ask(question))
     ends_at = time.monotonic() + SURVEY_SECONDS
     while True:

@@ -5,22 +5,24 @@ in a process that runs no instance as well; those with an ``a`` are for coroutin
 permission is asked here: who calls this is trusted.
 """
 
-import asyncio
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
-import msgspec
-from asgiref.sync import sync_to_async
-from django.db import Error as DatabaseError
-from django.db import connection, transaction
+from django.db import transaction
 
-from realtime import control, instance, presence, reach, registry
+from realtime import presence, reach
 from realtime.broker import acts
 from realtime.broker.acts import Published
+from realtime.operations import achannels as achannels  # part of the door, as those below
+from realtime.operations import aconnections as aconnections
+from realtime.operations import adisconnect as adisconnect
+from realtime.operations import adisconnect_client as adisconnect_client
+from realtime.operations import ainfo as ainfo
+from realtime.operations import areadiness as areadiness
+from realtime.operations import arefresh as arefresh
+from realtime.operations import asubscribe as asubscribe
+from realtime.operations import aunsubscribe as aunsubscribe
 from realtime.permissions import check_size
-from realtime.protocol.disconnects import FORCE_DISCONNECT
 from realtime.protocol.errors import (
     BadRequest,
     BrokerUnavailable,
@@ -35,14 +37,13 @@ from realtime.protocol.messages import (
     StreamPosition,
 )
 from realtime.publishing import PLAIN, encoded, prepare
-from realtime.publishing import PublishOptions as PublishOptions  # part of the door
+from realtime.publishing import PublishOptions as PublishOptions
 from realtime.reach import asnapshot as asnapshot
 from realtime.reach import snapshot as snapshot
 from realtime.redis_act import Act
-from realtime.registry import NodeInfo
+from realtime.registry import ConnectionInfo as ConnectionInfo
+from realtime.registry import NodeInfo as NodeInfo
 from realtime.snapshot import ChannelOptions, Snapshot
-
-READINESS_SECONDS: Final = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,119 +210,3 @@ async def apresence_stats(channel: str) -> PresenceStatsResult:
 def _check_presence(known: Snapshot, channel: str) -> None:
     if not _options(known, channel).presence:
         raise NotAvailable
-
-
-# Instances and connections ------------------------------------------------------------------
-
-
-async def achannels(pattern: str = "") -> tuple[dict[str, int], list[str]]:
-    """Return the channels with subscriptions and their clients, summed over the instances.
-
-    Args:
-        pattern: A glob; empty for all.
-    Returns:
-        Clients by channel, and the uids of the instances that did not answer in time.
-    """
-    async with reach.servers() as servers:
-        answers, missing = await registry.survey(servers, "channels", pattern=pattern)
-    counts: dict[str, int] = {}
-    for content in answers.values():
-        for name, count in msgspec.json.decode(content, type=dict[str, int]).items():
-            counts[name] = counts.get(name, 0) + count
-    return counts, missing
-
-
-async def ainfo() -> tuple[list[NodeInfo], list[str]]:
-    """Return every instance's figures, and the uids of those that did not answer in time."""
-    async with reach.servers() as servers:
-        answers, missing = await registry.survey(servers, "info")
-    nodes = [msgspec.json.decode(content, type=NodeInfo) for content in answers.values()]
-    return sorted(nodes, key=lambda node: node.name), missing
-
-
-async def adisconnect(
-    user: str,
-    *,
-    client: str = "",
-    session: str = "",
-    whitelist: Sequence[str] = (),
-    code: int = FORCE_DISCONNECT.code,
-    reason: str = FORCE_DISCONNECT.reason,
-) -> None:
-    """Close a user's connections on every instance, also on one that cannot hear it now.
-
-    Args:
-        user: Whose; empty for the anonymous ones.
-        client: Only this connection.
-        session: Only this session of an emulated transport.
-        whitelist: Clients to keep.
-        code: 3500-3999 and 4500-4999 tell the client not to come back.
-        reason: At most 123 bytes.
-    """
-    command = control.DisconnectCommand(
-        user=user,
-        code=code,
-        reason=reason,
-        client=client,
-        session=session,
-        whitelist=list(whitelist),
-    )
-    await reach.arun(control.send(command))
-
-
-async def aunsubscribe(user: str, channel: str, *, client: str = "", session: str = "") -> None:
-    """End a user's subscriptions to a channel on every instance, for good: the client is told."""
-    command = control.UnsubscribeCommand(user=user, channel=channel, client=client, session=session)
-    await reach.arun(control.send(command))
-
-
-# Readiness ----------------------------------------------------------------------------------
-
-
-async def areadiness() -> dict[str, str]:
-    """Return each thing that this process needs to serve, with ``ok`` or what is wrong."""
-    running = instance.current()
-    redis_state, database_state = await asyncio.gather(_redis_state(), _database_state())
-    if running is None:
-        return {"redis": redis_state, "layer": "ok", "database": database_state, "draining": "ok"}
-    has_failed = running.failure is not None
-    return {
-        "redis": redis_state,
-        "layer": "ok" if running.layer.is_linked else "the subscription link is down",
-        "control": "ok" if running.hears_control else "the control stream has not been found yet",
-        "database": "ok" if running.snapshot is not None else database_state,
-        "draining": "draining" if running.is_draining else "ok",
-        "instance": "a background loop has failed" if has_failed else "ok",
-    }
-
-
-async def _redis_state() -> str:
-    try:
-        async with reach.servers() as servers:
-            await servers.ping()
-    except BrokerUnavailable:
-        return "Redis does not answer"
-    return "ok"
-
-
-async def _database_state() -> str:
-    try:
-        async with asyncio.timeout(READINESS_SECONDS):
-            await sync_to_async(_ask_database, thread_sensitive=False)()
-    except (DatabaseError, TimeoutError):
-        return "the database does not answer"
-    return "ok"
-
-
-def _ask_database() -> None:
-    # One at a time: probes of a database that hangs must not fill the pool of threads.
-    if not _asking_database.acquire(timeout=READINESS_SECONDS):
-        raise DatabaseError("the last question has not been answered")
-    try:
-        connection.ensure_connection()
-    finally:
-        connection.close()
-        _asking_database.release()
-
-
-_asking_database = threading.Lock()

@@ -5,13 +5,14 @@ Made by the consumer; turned by the instance's timers; what a client's commands 
 """
 
 import asyncio
-import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
 from typing import Final
 
+from msgspec import Raw
+
 from realtime import conf
+from realtime.granting import TTL_MAX_SECONDS, Caller, ttl_seconds
 from realtime.instance import Instance
 from realtime.outbox import Outbox
 from realtime.presence import Member
@@ -19,23 +20,13 @@ from realtime.protocol import codec
 from realtime.protocol.disconnects import (
     CONNECTION_CLOSED,
     CONNECTION_EXPIRED,
-    INSUFFICIENT_STATE,
     NO_PONG,
     STALE,
-    SUBSCRIPTION_EXPIRED,
-    UNSUBSCRIBED_BY_SERVER,
-    UNSUBSCRIBED_EXPIRED,
-    UNSUBSCRIBED_INSUFFICIENT_STATE,
     Disconnect,
-    Unsubscribe,
 )
-from realtime.protocol.errors import BrokerUnavailable
-from realtime.protocol.messages import ABSENT
-from realtime.subscribing import TTL_MAX_SECONDS, Caller, info_of
-from realtime.subscription import Subscription
-from realtime.tokens import ConnectionClaims
-
-logger = logging.getLogger(__name__)
+from realtime.protocol.messages import ABSENT, RefreshResult, StreamPosition, is_absent
+from realtime.subscriptions import Subscriptions
+from realtime.tokens import ConnectionClaims, SubscribeOptions
 
 REFUSED_CLOSE_SECONDS: Final = 3.0
 EXPIRED_CLOSE_SECONDS: Final = 25.0  # Source: Centrifugo, client.expired_close_delay
@@ -46,43 +37,51 @@ class Session:
 
     Attributes:
         client: The connection's id, made here.
-        user: Who it is, empty for anonymous; known once it has connected.
-        subscriptions: By channel; a subscribe under way is not in it yet.
+        subscriptions: Those that it has; a subscribe under way is not among them yet.
         lock: Held by whatever changes the subscriptions, from start to end.
         is_connected: Whether it has said who it is.
         is_refused: Whether its connect was answered with an error; nothing more is read.
         is_pinged: Whether the last ping is unanswered.
+        has_native_pings: Whether it is pinged with frames of WebSocket's own, which it need not
+            answer as the protocol says.
+        token_channels: The channels that its token subscribed it to.
+        places: One for each command that may run beside others; None if none may.
     """
 
     __slots__ = (
         "__weakref__",
-        "_conn_info",
         "_expires_at",
-        "_is_ended",
         "_stale_at",
         "client",
+        "has_native_pings",
         "instance",
         "is_connected",
         "is_pinged",
         "is_refused",
         "lock",
         "outbox",
+        "places",
         "subscriptions",
-        "user",
+        "token_channels",
     )
 
-    def __init__(self, instance: Instance, outbox: Outbox) -> None:
+    def __init__(
+        self, instance: Instance, outbox: Outbox, *, has_native_pings: bool = False
+    ) -> None:
         self.client = str(uuid.uuid4())
-        self.user = ""
-        self.subscriptions: dict[str, Subscription] = {}
         self.instance = instance
         self.outbox = outbox
         self.lock = asyncio.Lock()
+        self.subscriptions = Subscriptions(
+            instance, outbox, self.lock, caller=Caller("", self.client, ABSENT)
+        )
         self.is_connected = False
         self.is_refused = False
         self.is_pinged = False
-        self._conn_info = ABSENT
-        self._is_ended = False
+        self.has_native_pings = has_native_pings
+        self.token_channels: frozenset[str] = frozenset()
+        concurrency = conf.current().command_concurrency_limit
+        self.places = asyncio.Semaphore(concurrency) if concurrency > 1 else None
         self._expires_at = 0.0  # of the loop's clock, grace included; 0 for never
         instance.connections.open(self)
         self._call_stale_in(conf.current().stale_close_seconds)
@@ -90,32 +89,41 @@ class Session:
     @property
     def caller(self) -> Caller:
         """Who asks, in all that is asked of a channel."""
-        return Caller(self.user, self.client, self._conn_info)
+        return self.subscriptions.caller
+
+    @property
+    def user(self) -> str:
+        """Who it is, empty for anonymous; known once it has connected."""
+        return self.subscriptions.caller.user
 
     # Its life --------------------------------------------------------------------------------
 
     def identify(self, claims: ConnectionClaims) -> None:
         """Take the identity that its token proves."""
-        self.user = claims.user
+        self.subscriptions.caller = self.caller._replace(user=claims.user)
         self._stale_at = 0.0
         self.is_connected = True
-        self.renew(claims)
+        self.token_channels = frozenset(claims.subs)
+        self.renew(claims.expire_at, claims.info)
         self.instance.connections.identify(self)
 
-    def renew(self, claims: ConnectionClaims) -> None:
-        """Live on until the token's end, on a clock that no step of the system's moves."""
-        self._conn_info = claims.info or self._conn_info
-        if not claims.expire_at:
+    def renew(self, expire_at: int, info: Raw | None) -> None:
+        """Live on until a time, 0 for ever, on a clock that no step of the system's moves."""
+        if info is not None:
+            self.subscriptions.caller = self.caller._replace(conn_info=info)
+        if not expire_at:
             self._expires_at = 0.0
             self.instance.connections.forget_timer(self)
             return
-        seconds = min(claims.expire_at - time.time(), TTL_MAX_SECONDS) + EXPIRED_CLOSE_SECONDS
+        seconds = min(expire_at - time.time(), TTL_MAX_SECONDS) + EXPIRED_CLOSE_SECONDS
         self._expires_at = self.instance.loop.time() + seconds
         self.instance.connections.call_at(self._expires_at, self)
 
     def refuse(self) -> None:
         """Read nothing more; the client has a moment to read why, and to close."""
         self.is_refused = True
+        self._expires_at = 0.0
+        self.instance.connections.conceal(self)
         self._call_stale_in(REFUSED_CLOSE_SECONDS)
 
     def _call_stale_in(self, seconds: float) -> None:
@@ -126,25 +134,10 @@ class Session:
         """Leave no trace: the connection is closed, whoever closed it."""
         self._stale_at = self._expires_at = 0.0
         self.instance.connections.conceal(self)
-        for subscription in self.subscriptions.values():
-            self.instance.hub.remove(subscription)
         try:
-            async with self.lock:
-                self._is_ended = True
-                await self._say_goodbye()
+            await self.subscriptions.close()
         finally:
             self.instance.connections.discard(self)
-
-    async def _say_goodbye(self) -> None:
-        subscriptions = list(self.subscriptions.values())
-        self.subscriptions.clear()
-        present = [(each.channel, self.client) for each in subscriptions if each.has_presence]
-        caller = self.caller
-        left = [Member(e.channel, info_of(caller, e)) for e in subscriptions if e.sends_join_leave]
-        # One deadline for all: with Redis away a connection must not take long to end.
-        await asyncio.gather(
-            self.instance.presence.remove_many(present), self.instance.broker.leave_many(left)
-        )
 
     def disconnect(self, disconnect: Disconnect) -> None:
         """Say why, and close."""
@@ -154,6 +147,9 @@ class Session:
 
     def ping(self) -> None:
         """Send a ping."""
+        if self.has_native_pings:
+            self.outbox.write(codec.NATIVE_PING_FRAME)
+            return
         self.is_pinged = True
         self.outbox.write(codec.PING_FRAME)
 
@@ -171,74 +167,35 @@ class Session:
             self.disconnect(CONNECTION_EXPIRED)
 
     def check_subscriptions(self) -> None:
-        """End the subscriptions whose tokens have expired, after the grace."""
-        overdue = time.time() - EXPIRED_CLOSE_SECONDS
-        for subscription in list(self.subscriptions.values()):
-            if 0 < subscription.expire_at <= overdue:
-                self.end_subscription(subscription, UNSUBSCRIBED_EXPIRED)
+        """End the subscriptions that have expired."""
+        self.subscriptions.check_time()
+
+    # What the server API asks of it ----------------------------------------------------------
 
     def holds(self, channel: str) -> bool:
         """Tell whether it is subscribed to a channel."""
         return channel in self.subscriptions
 
+    def channels(self) -> list[str]:
+        """Return what it is subscribed to."""
+        return [subscription.channel for subscription in self.subscriptions]
+
     def members(self) -> list[Member]:
         """Return the presence entries to renew."""
-        caller = self.caller
-        return [
-            Member(subscription.channel, info_of(caller, subscription))
-            for subscription in self.subscriptions.values()
-            if subscription.has_presence
-        ]
+        return self.subscriptions.members()
 
-    # Its subscriptions -----------------------------------------------------------------------
-
-    async def leave(self, channel: str) -> None:
-        """End a subscription, if there is one: hub, presence, then the leave message."""
-        subscription = self.subscriptions.pop(channel, None)
-        if subscription is None:
-            return
-        self.instance.hub.remove(subscription)
-        if subscription.has_presence:
-            await self.attempt(lambda: self.instance.presence.remove(channel, self.client))
-        if subscription.sends_join_leave:
-            info = info_of(self.caller, subscription)
-            await self.attempt(lambda: self.instance.broker.leave(channel, info))
-
-    async def attempt(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Do what may be lost: presence entries lapse, joins and leaves are not kept."""
-        try:
-            await step()
-        except BrokerUnavailable as error:
-            logger.warning("client %s: Redis was not told: %s", self.client, error)
+    def subscribe_later(
+        self, channel: str, options: SubscribeOptions, since: StreamPosition | None
+    ) -> None:
+        """Subscribe it, once what is under way has ended; the client is told."""
+        self.subscriptions.subscribe_later(channel, options, since)
 
     def unsubscribe_later(self, channel: str) -> None:
-        """End a subscription on behalf of the server API; the client is told in any case."""
-        self.instance.tasks.spawn(
-            self._unsubscribe_by_server(channel, None, UNSUBSCRIBED_BY_SERVER), "unsubscribe"
-        )
+        """End a subscription, once what is under way has ended; the client is told in any case."""
+        self.subscriptions.unsubscribe_later(channel)
 
-    def end_subscription(self, subscription: Subscription, unsubscribe: Unsubscribe) -> None:
-        """End a subscription of the server's own accord, and tell the client why."""
-        if self.subscriptions.get(subscription.channel) is not subscription:
-            return
-        if subscription.is_server_side:
-            lost = unsubscribe is UNSUBSCRIBED_INSUFFICIENT_STATE
-            self.disconnect(INSUFFICIENT_STATE if lost else SUBSCRIPTION_EXPIRED)
-            return
-        subscription.end()
-        self.instance.tasks.spawn(
-            self._unsubscribe_by_server(subscription.channel, subscription, unsubscribe),
-            "end a subscription",
-        )
-
-    async def _unsubscribe_by_server(
-        self, channel: str, expected: Subscription | None, unsubscribe: Unsubscribe
-    ) -> None:
-        # Under the lock: a subscribe under way ends first, and the client's next one comes after.
-        async with self.lock:
-            if self._is_ended:
-                return
-            if expected is not None and self.subscriptions.get(channel) is not expected:
-                return
-            await self.leave(channel)
-            self.outbox.write(codec.unsubscribe_frame(channel, unsubscribe))
+    def refresh(self, expire_at: int, info: Raw) -> None:
+        """Give it another end, and tell the client."""
+        self.renew(expire_at, None if is_absent(info) else info)
+        result = RefreshResult(expires=expire_at > 0, ttl=ttl_seconds(expire_at))
+        self.outbox.write(codec.refresh_frame(result))

@@ -1,140 +1,76 @@
-"""The steps of one subscribe: who may, what is granted, listen, read, reply, go live.
+"""The steps of one subscribe: listen, read, reply, go live.
 
-Called by the session, which holds the result among its subscriptions.
+Called by the session, which holds the result among its subscriptions. What is subscribed was
+granted before, in ``granting.py``.
 """
 
-import time
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from msgspec import Raw
-
 from realtime import conf
+from realtime.granting import Caller, Grant, info_of, ttl_seconds
 from realtime.instance import Instance
-from realtime.permissions import check_name, may_read_history, may_read_presence, may_subscribe
 from realtime.presence import Member
 from realtime.protocol import codec
-from realtime.protocol.disconnects import (
-    BAD_REQUEST,
-    INSUFFICIENT_STATE,
-    INVALID_TOKEN,
-    Disconnected,
-)
-from realtime.protocol.errors import (
-    BadRequest,
-    Expired,
-    PermissionDenied,
-    UnrecoverablePosition,
-)
+from realtime.protocol.disconnects import INSUFFICIENT_STATE, Disconnected
+from realtime.protocol.errors import UnrecoverablePosition
 from realtime.protocol.messages import (
     ABSENT,
-    ClientInfo,
     StreamPosition,
+    SubscribePush,
     SubscribeRequest,
     SubscribeResult,
-    is_absent,
 )
-from realtime.recovery import FAILED, History, Recovery, recover
-from realtime.snapshot import ChannelOptions
+from realtime.recovery import FAILED, History, Recovery, recover, recover_newest
 from realtime.subscription import Subscription
-from realtime.tokens import InvalidToken, SubscriptionClaims, verify_subscription_token
 
 FLAG_REJECT_UNRECOVERED: Final = 2
-KNOWN_DELTAS: Final = ("", "fossil")
-TTL_MAX_SECONDS: Final = 365 * 24 * 3600
 READS_MAX: Final = 4  # a stream that still does not fit then has lost something
 
 
-class Caller(NamedTuple):
-    """Who subscribes."""
+class Start(NamedTuple):
+    """From where a subscription is to begin.
 
-    user: str
-    client: str
-    conn_info: Raw
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """What a subscribe command gets: options with the token's overrides, and the client's wishes.
-
-    ``expire_at`` is in Unix seconds, 0 for never.
+    Attributes:
+        recovers: Whether what follows ``since`` is asked for.
+        since: Neither offset nor epoch means "since 0, any epoch": SDKs omit both when empty.
+        rejects_unrecovered: Whether to be refused rather than to start anew.
     """
 
-    options: ChannelOptions
-    is_positioned: bool = False
-    is_recoverable: bool = False
-    wants_join_leave: bool = False
-    expire_at: int = 0
-    chan_info: Raw | None = None
-    data: Raw | None = None
+    recovers: bool = False
+    since: StreamPosition = StreamPosition()
+    rejects_unrecovered: bool = False
+
+    @classmethod
+    def of(cls, request: SubscribeRequest) -> "Start":
+        """Return what a client asked for."""
+        since = StreamPosition(request.offset or 0, request.epoch or "")
+        rejects = bool((request.flag or 0) & FLAG_REJECT_UNRECOVERED)
+        return cls(bool(request.recover), since, rejects)
 
 
-def grant(request: SubscribeRequest, caller: Caller, options: ChannelOptions) -> Grant:
-    """Decide whether a caller may subscribe, and to what.
+class Allowance:
+    """How many bytes of recovered publications a reply may still carry.
 
-    Args:
-        request: Its ``channel`` is not empty.
-        caller: Who asks.
-        options: The channel's options; that its namespace exists was found out before.
-    Raises:
-        ProtocolError: 103, 107, 109 or 110.
-        Disconnected: 3500 for a token of another user or channel, 3501 for an unknown delta.
-    Source: Centrifugo client protocol, subscribe: checks in order.
+    Half of a connection's queue for all of its channels together: a reply that filled the queue
+    would have the next frame close the connection as slow.
     """
-    channel = request.channel or ""
-    check_name(channel, options)
-    if request.type:
-        raise PermissionDenied("not a subscription type of this namespace")
-    if (request.delta or "") not in KNOWN_DELTAS:
-        raise Disconnected(BAD_REQUEST, f"unknown delta {request.delta!r}")
-    claims = _claims(request.token, channel, caller) if request.token else None
-    insecure = conf.current().insecure
-    if claims is not None:
-        options = claims.override.apply(options)
-    elif not may_subscribe(channel, options, caller.user, insecure=insecure):
-        raise PermissionDenied
-    if not is_absent(request.tf):
-        raise BadRequest("tags filter is not allowed")
-    expire_at = claims.expire_at if claims is not None else 0
-    if expire_at and expire_at <= time.time():
-        raise Expired
-    return _with_wishes(request, caller, options, claims, expire_at)
 
+    def __init__(self) -> None:
+        self._left_bytes = conf.current().queue_max_bytes // 2
 
-def _with_wishes(
-    request: SubscribeRequest,
-    caller: Caller,
-    options: ChannelOptions,
-    claims: SubscriptionClaims | None,
-    expire_at: int,
-) -> Grant:
-    insecure = conf.current().insecure
-    may_history = may_read_history(options, caller.user, is_subscribed=True, insecure=insecure)
-    may_presence = may_read_presence(options, caller.user, is_subscribed=True, insecure=insecure)
-    wants_recovery = bool(request.recoverable) and (options.allow_recovery or may_history)
-    wants_position = bool(request.positioned) and (options.allow_positioning or may_history)
-    is_recoverable = options.has_history and (options.force_recovery or wants_recovery)
-    wants_events = options.force_push_join_leave or (bool(request.join_leave) and may_presence)
-    return Grant(
-        options,
-        is_positioned=is_recoverable or options.force_positioning or wants_position,
-        is_recoverable=is_recoverable,
-        wants_join_leave=options.join_leave and wants_events,
-        expire_at=expire_at,
-        chan_info=claims.info if claims is not None else None,
-        data=claims.data if claims is not None else None,
-    )
-
-
-def _claims(token: str, channel: str, caller: Caller) -> SubscriptionClaims:
-    try:
-        claims = verify_subscription_token(token)
-    except InvalidToken as error:
-        raise PermissionDenied(str(error)) from error
-    is_for_caller = claims.user == caller.user and claims.client in ("", caller.client)
-    if claims.channel != channel or not is_for_caller:
-        raise Disconnected(INVALID_TOKEN, "a subscription token of another user or channel")
-    return claims
+    def judge(self, since: StreamPosition, history: History, grant: Grant) -> Recovery:
+        """Return what a reply carries, or that it cannot."""
+        if grant.options.recovers_newest:
+            outcome = recover_newest(since, history)
+        else:
+            outcome = recover(since, history, limit=conf.current().recovery_max_publications)
+        size_bytes = sum(map(codec.encoded_size, outcome.publications))
+        if size_bytes > self._left_bytes:
+            return FAILED
+        self._left_bytes -= size_bytes
+        return outcome
 
 
 class Opening:
@@ -146,16 +82,18 @@ class Opening:
     def __init__(
         self,
         instance: Instance,
-        request: SubscribeRequest,
         caller: Caller,
         granted: Grant,
         subscription: Subscription,
+        start: Start,
+        allowance: Allowance,
     ) -> None:
         self._instance = instance
-        self._request = request
         self._caller = caller
         self._grant = granted
         self.subscription = subscription
+        self._start = start
+        self._allowance = allowance
         self._position: StreamPosition | None = None
 
     async def run(self) -> SubscribeResult:
@@ -209,9 +147,8 @@ class Opening:
         since = self._since()
         name = self.subscription.channel
         hub = self._instance.hub
-        after_offset = since.offset if since is not None else None
         for attempt in range(READS_MAX):
-            history = await self._instance.reads.read(name, after_offset=after_offset)
+            history = await self._read(since)
             if hub.is_current(self.subscription, history.position):
                 self._position = history.position
                 return self._judge(since, history)
@@ -220,26 +157,25 @@ class Opening:
                 await hub.catch_up(name, history.position)
         raise Disconnected(INSUFFICIENT_STATE, f"the history of {name} does not fit")
 
+    async def _read(self, since: StreamPosition | None) -> History:
+        name = self.subscription.channel
+        if since is not None and self._grant.options.recovers_newest:
+            return await self._instance.reads.read(name, after_offset=0, limit=1)
+        after_offset = since.offset if since is not None else None
+        return await self._instance.reads.read(name, after_offset=after_offset)
+
     def _since(self) -> StreamPosition | None:
-        request = self._request
-        if not (request.recover and self._grant.is_recoverable):
+        if not self._grant.is_recoverable:
             return None
-        # Neither offset nor epoch means "since 0, any epoch": SDKs omit both when empty.
-        return StreamPosition(request.offset or 0, request.epoch or "")
+        if self._start.recovers:
+            return self._start.since
+        return StreamPosition() if self._grant.options.auto_cache_recover else None
 
     def _judge(self, since: StreamPosition | None, history: History) -> Recovery | None:
         if since is None:
             return None
-        settings = conf.current()
-        recovery = recover(
-            since,
-            history,
-            limit=settings.recovery_max_publications,
-            bytes_max=settings.queue_max_bytes // 2,
-            size_of=codec.encoded_size,
-        )
-        rejects = (self._request.flag or 0) & FLAG_REJECT_UNRECOVERED
-        if not recovery.is_recovered and rejects:
+        recovery = self._allowance.judge(since, history, self._grant)
+        if not recovery.is_recovered and self._start.rejects_unrecovered and self._start.recovers:
             raise UnrecoverablePosition
         return recovery
 
@@ -247,7 +183,7 @@ class Opening:
         granted, position = self._grant, self._position or StreamPosition()
         outcome = recovery or FAILED
         # A recovered client goes on from what it asked for, by the publications it is given.
-        offset = (self._request.offset or 0) if outcome.is_recovered else position.offset
+        offset = self._start.since.offset if outcome.is_recovered else position.offset
         return SubscribeResult(
             expires=granted.expire_at > 0,
             ttl=ttl_seconds(granted.expire_at),
@@ -256,44 +192,35 @@ class Opening:
             epoch=position.epoch,
             offset=offset,
             recovered=outcome.is_recovered,
-            was_recovering=bool(self._request.recover),
+            was_recovering=self._start.recovers,
             publications=list(outcome.publications),
             data=granted.data or ABSENT,
         )
 
 
-def refreshed(subscription: Subscription, token: str, caller: Caller) -> None:
-    """Let a subscription live on until its new token's end.
+async def run_all(openings: Sequence[Opening]) -> list[SubscribeResult]:
+    """Take several steps at once; the results come in the order of the openings.
 
     Raises:
-        TokenExpired: The token is past its ``exp``.
-        Expired: It ends in the past.
-        Disconnected: 3500; it is invalid, or of another user or channel.
-    Source: Centrifugo client protocol, sub_refresh.
+        ProtocolError: Of the first that failed, whose opening and all the others are to be undone.
+        Disconnected: The same.
     """
+    if len(openings) == 1:
+        return [await openings[0].run()]
     try:
-        claims = verify_subscription_token(token)
-    except InvalidToken as error:
-        raise Disconnected(INVALID_TOKEN, str(error)) from error
-    if claims.user != caller.user or claims.channel != subscription.channel:
-        raise Disconnected(INVALID_TOKEN, "sub_refresh with a token of another subscription")
-    if claims.expire_at and claims.expire_at <= time.time():
-        raise Expired
-    subscription.expire_at = claims.expire_at
-    subscription.chan_info = claims.info or subscription.chan_info
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(each.run(), name="open") for each in openings]
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [each.result() for each in running]
 
 
-def info_of(caller: Caller, subscription: Subscription | None) -> ClientInfo:
-    """Return a connection as others see it in a channel."""
-    chan_info = subscription.chan_info if subscription is not None else None
-    return ClientInfo(caller.user, caller.client, caller.conn_info, chan_info or ABSENT)
-
-
-def ttl_seconds(expire_at: int) -> int:
-    """Return for how many seconds something lives that expires: at least one, 365 days at most.
-
-    0 for what never expires. Source: Centrifugo client protocol, connect.
-    """
-    if not expire_at:
-        return 0
-    return min(max(1, round(expire_at - time.time())), TTL_MAX_SECONDS)
+def push_of(result: SubscribeResult) -> SubscribePush:
+    """Return what a client is told of a subscription that the server made while it lives."""
+    return SubscribePush(
+        recoverable=result.recoverable,
+        positioned=result.positioned,
+        epoch=result.epoch,
+        offset=result.offset,
+        data=result.data,
+    )

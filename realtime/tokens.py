@@ -1,30 +1,26 @@
-"""Connection and subscription JWTs: to claims, and from claims.
+"""What tokens say, and how they are made.
 
-Called by the session for tokens of clients; by ``services``, the views of ``api`` and the
-``token`` command to make them. What an invalid token leads to, a close or an error, is the
-session's to decide.
+The claims are what the session reads of a token. ``services``, the views of ``api`` and the
+``token`` command sign here. Verifying is the business of ``token_verifier``.
 """
 
-import base64
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 import msgspec
 from django.core.exceptions import ImproperlyConfigured
-from jwt import InvalidSignatureError, PyJWTError, api_jws
-from msgspec import Raw, Struct
+from jwt import api_jws
+from msgspec import Raw
 
-from realtime import conf
+from realtime import conf, token_settings
 from realtime.protocol import codec
-from realtime.protocol.errors import BadRequest, TokenExpired
-from realtime.protocol.messages import ABSENT
+from realtime.protocol.errors import BadRequest
 from realtime.snapshot import ChannelOptions
+from realtime.token_settings import TokenSettings
 
 ALGORITHM: Final = "HS256"
-# Later times mean "never", and would not survive as integers in JavaScript.
-_LATEST_AT: Final = 2**53
 
 
 class InvalidToken(Exception):
@@ -48,6 +44,23 @@ class Override:
 
 
 @dataclass(frozen=True, slots=True)
+class SubscribeOptions:
+    """What a server-side subscription is made with.
+
+    Attributes:
+        info: What others see of the subscription, checked as a payload.
+        data: What the subscriber is sent with the reply, checked as a payload.
+        override: Channel options that differ for this subscription.
+        expire_at: When the subscription ends unless refreshed, in Unix seconds; 0 is never.
+    """
+
+    info: Raw | None = None
+    data: Raw | None = None
+    override: Override = Override()
+    expire_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionClaims:
     """What a connection token says.
 
@@ -55,11 +68,13 @@ class ConnectionClaims:
         user: Who the connection is; empty is anonymous.
         expire_at: When the connection ends unless refreshed, in Unix seconds; 0 is never.
         info: What others see of the connection, checked as a payload.
+        subs: The channels that the server subscribes it to, in the order of the token.
     """
 
     user: str
     expire_at: int
     info: Raw | None
+    subs: Mapping[str, SubscribeOptions] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,164 +100,6 @@ class SubscriptionClaims:
     override: Override
 
 
-# The form of the claims in a token ------------------------------------------------------------
-
-
-class _Claims(Struct):
-    sub: str | None = None
-    exp: int | float | None = None
-    nbf: int | float | None = None
-    expire_at: int | float | None = None
-    aud: str | list[str] | None = None
-    iss: str | None = None
-    info: Raw = ABSENT
-    b64info: str | None = None
-    channel: str | None = None
-
-
-class _Flag(Struct):
-    value: bool | None = None
-
-
-class _Flags(Struct):
-    presence: _Flag | None = None
-    join_leave: _Flag | None = None
-    force_push_join_leave: _Flag | None = None
-    force_recovery: _Flag | None = None
-    force_positioning: _Flag | None = None
-
-
-class _SubscriptionOnly(_Claims):
-    client: str | None = None
-    data: Raw = ABSENT
-    b64data: str | None = None
-    override: _Flags | None = None
-
-
-class _SignedClaims(Struct, omit_defaults=True):
-    sub: str
-    iat: int
-    exp: int
-    channel: str = ""
-    info: Raw = ABSENT
-
-
-_AnyClaims = TypeVar("_AnyClaims", bound=_Claims)
-
-
-# Verifying ------------------------------------------------------------------------------------
-
-
-def verify_connection_token(token: str) -> ConnectionClaims:
-    """Return what a connection token says.
-
-    Raises:
-        InvalidToken: Wrong form, algorithm, signature, audience or issuer; or it is a
-            subscription token.
-        TokenExpired: Past its ``exp``, or before its ``nbf``.
-    Source: Centrifugo connection token claims. A token without ``exp`` never expires.
-    """
-    claims = _verified(token, _Claims)
-    if claims.channel:
-        raise InvalidToken("a subscription token does not connect")
-    _refuse_untimely(claims)
-    return ConnectionClaims(
-        user=claims.sub or "",
-        expire_at=_expire_at(claims),
-        info=_payload(claims.info, claims.b64info),
-    )
-
-
-def verify_subscription_token(token: str) -> SubscriptionClaims:
-    """Return what a subscription token says; whether it fits the command is the caller's to check.
-
-    Raises:
-        InvalidToken: As for connection tokens; or it names no channel.
-        TokenExpired: Past its ``exp``, or before its ``nbf``.
-    Source: Centrifugo subscription token claims.
-    """
-    claims = _verified(token, _SubscriptionOnly)
-    if not claims.channel:
-        raise InvalidToken("a connection token does not subscribe")
-    _refuse_untimely(claims)
-    return SubscriptionClaims(
-        user=claims.sub or "",
-        channel=claims.channel,
-        client=claims.client or "",
-        expire_at=_expire_at(claims),
-        info=_payload(claims.info, claims.b64info),
-        data=_payload(claims.data, claims.b64data),
-        override=_override(claims.override),
-    )
-
-
-def _verified(token: str, claims_type: type[_AnyClaims]) -> _AnyClaims:
-    try:
-        content = _signed_content(token)
-        content.decode("utf-8")
-        claims = msgspec.json.decode(content, type=claims_type)
-    except (PyJWTError, msgspec.DecodeError, RecursionError, UnicodeError) as error:
-        raise InvalidToken(str(error)) from error
-    settings = conf.current()
-    audiences = [claims.aud] if isinstance(claims.aud, str) else claims.aud or []
-    if settings.token_audience and settings.token_audience not in audiences:
-        raise InvalidToken("not for this audience")
-    if settings.token_issuer and settings.token_issuer != claims.iss:
-        raise InvalidToken("not of the expected issuer")
-    return claims
-
-
-def _signed_content(token: str) -> bytes:
-    """Return the claims' bytes: PyJWT's own reading would lose how ``info`` was written."""
-    refused: PyJWTError = InvalidSignatureError("no secret to verify with")
-    for secret in _secrets():
-        try:
-            content: bytes = api_jws.decode(token, secret, algorithms=[ALGORITHM])
-        except InvalidSignatureError as error:
-            refused = error
-        else:
-            return content
-    raise refused
-
-
-def _secrets() -> Iterator[str]:
-    settings = conf.current()
-    if settings.token_hmac_secret:
-        yield settings.token_hmac_secret
-    until = settings.token_hmac_previous_secret_until
-    if settings.token_hmac_previous_secret and (until is None or time.time() < until.timestamp()):
-        yield settings.token_hmac_previous_secret
-
-
-def _refuse_untimely(claims: _Claims) -> None:
-    now = time.time()
-    if claims.exp is not None and claims.exp <= now:
-        raise TokenExpired("past exp")
-    if claims.nbf is not None and claims.nbf > now:
-        raise TokenExpired("before nbf")
-
-
-def _expire_at(claims: _Claims) -> int:
-    expire_at = claims.exp if claims.expire_at is None else claims.expire_at
-    return min(int(expire_at or 0), _LATEST_AT)
-
-
-def _payload(raw: Raw, encoded: str | None) -> Raw | None:
-    try:
-        if encoded:
-            return codec.optional_payload(Raw(base64.b64decode(encoded, validate=True)))
-        return codec.optional_payload(raw)
-    except (BadRequest, ValueError) as error:
-        raise InvalidToken(f"a payload is not acceptable: {error}") from error
-
-
-def _override(flags: _Flags | None) -> Override:
-    if flags is None:
-        return Override()
-    named = {name: getattr(flags, name) for name in flags.__struct_fields__}
-    return Override(**{name: bool(flag.value) for name, flag in named.items() if flag is not None})
-
-
 # Signing --------------------------------------------------------------------------------------
 
 
@@ -254,10 +111,10 @@ def sign_connection_token(user: str, *, ttl_seconds: int | None = None, info: ob
         ttl_seconds: How long it is good; None is ``token_ttl_seconds``.
         info: What others shall see of the connection, any JSON.
     Raises:
-        ImproperlyConfigured: There is no secret to sign with.
+        ImproperlyConfigured: No token that is signed here would be accepted here.
         BadRequest: ``info`` or the user is not valid JSON.
     """
-    return _sign(user, "", ttl_seconds, info)
+    return _sign(token_settings.of_connections(), {}, user, ttl_seconds, info)
 
 
 def sign_subscription_token(
@@ -272,28 +129,48 @@ def sign_subscription_token(
             ``token_ttl_seconds``.
         info: What others shall see of the subscription, any JSON.
     Raises:
-        ImproperlyConfigured: There is no secret to sign with.
+        ImproperlyConfigured: No token that is signed here would be accepted here.
         BadRequest: No channel, or ``info``, user or channel is not valid JSON.
     """
     if not channel:
         raise BadRequest("a subscription token names a channel")
-    return _sign(user, channel, ttl_seconds, info)
+    settings = token_settings.of_subscriptions()
+    return _sign(settings, {"channel": channel}, user, ttl_seconds, info)
 
 
-def _sign(user: str, channel: str, ttl_seconds: int | None, info: object) -> str:
-    settings = conf.current()
-    if not settings.token_hmac_secret:
-        raise ImproperlyConfigured(
-            "no token can be signed: set REALTIME_TOKEN_HMAC_SECRET "
-            '(settings.REALTIME["TOKEN_HMAC_SECRET"])'
-        )
+def _sign(
+    settings: TokenSettings,
+    purpose: dict[str, object],
+    user: str,
+    ttl_seconds: int | None,
+    info: object,
+) -> str:
+    _refuse_to_sign_in_vain(settings)
     now = int(time.time())
-    ttl_seconds = settings.token_ttl_seconds if ttl_seconds is None else ttl_seconds
-    claims = _SignedClaims(sub=user, iat=now, exp=now + ttl_seconds, channel=channel)
+    ttl_seconds = conf.current().token_ttl_seconds if ttl_seconds is None else ttl_seconds
+    claims = {settings.user_id_claim: user, "iat": now, "exp": now + ttl_seconds, **purpose}
+    if settings.audience:
+        claims["aud"] = settings.audience
+    if settings.issuer:
+        claims["iss"] = settings.issuer
     try:
         if info is not None:
-            claims.info = Raw(codec.payload(msgspec.json.encode(info)))
+            claims["info"] = Raw(codec.payload(msgspec.json.encode(info)))
         content = msgspec.json.encode(claims)
     except (TypeError, ValueError, RecursionError) as error:
         raise BadRequest(f"not valid JSON: {error}") from error
-    return api_jws.encode(content, settings.token_hmac_secret, algorithm=ALGORITHM)
+    return api_jws.encode(content, settings.hmac_secret, algorithm=ALGORITHM)
+
+
+def _refuse_to_sign_in_vain(settings: TokenSettings) -> None:
+    if not settings.hmac_secret:
+        name = settings.name("hmac_secret")
+        raise ImproperlyConfigured(
+            f'no token can be signed: set REALTIME_{name} (settings.REALTIME["{name}"])'
+        )
+    for name in ("audience_regex", "issuer_regex"):
+        if getattr(settings, name):
+            raise ImproperlyConfigured(
+                f"no token can be signed: REALTIME_{settings.name(name)} does not say which "
+                "value to write into it"
+            )

@@ -31,10 +31,14 @@ class Published(NamedTuple):
 
 
 class Retention(NamedTuple):
-    """How much of a stream is kept, and how long after the last publish; 0 keeps nothing."""
+    """How much of a stream is kept, and how long after the last publish; 0 keeps nothing.
+
+    ``meta_ttl_seconds`` is how long offset and epoch outlive the last use; 0 for the default.
+    """
 
     size: int = 0
     ttl_seconds: int = 0
+    meta_ttl_seconds: int = 0
 
 
 def new_epoch() -> str:
@@ -69,7 +73,7 @@ def publish(
         (
             channel,
             new_epoch(),
-            settings.history_meta_ttl_seconds,
+            retention.meta_ttl_seconds or settings.history_meta_ttl_seconds,
             retention.size if retention.ttl_seconds > 0 else 0,
             retention.ttl_seconds,
             group_address(keys.group),

@@ -21,7 +21,7 @@ end
 
 local offset, epoch, outcome = '0', '', 'sent'
 if tonumber(ARGV[4]) > 0 then
-  local opened = open_meta(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3])
+  local opened = open_meta(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3], true)
   epoch = opened.epoch
   if ARGV[10] ~= '0' then
     local last = redis.call('HMGET', KEYS[1], 'version', 'version_epoch')

@@ -14,18 +14,20 @@ from realtime.recovery import History
 class _Batch:
     """Callers that wait for the same read; open until it begins."""
 
-    __slots__ = ("after_offset", "is_open", "task")
+    __slots__ = ("after_offset", "is_open", "limit", "task")
 
     def __init__(self) -> None:
         self.after_offset: int | None = None
+        self.limit = 0
         self.is_open = True
         self.task: asyncio.Task[History]
 
-    def include(self, after_offset: int | None) -> None:
+    def include(self, after_offset: int | None, limit: int) -> None:
         """Reach as far back as one more caller needs."""
         if after_offset is not None:
             lowest = self.after_offset
             self.after_offset = after_offset if lowest is None else min(lowest, after_offset)
+            self.limit = max(self.limit, limit)
 
 
 class SharedReads:
@@ -36,13 +38,16 @@ class SharedReads:
         self._limit = limit
         self._last: dict[str, _Batch] = {}
 
-    async def read(self, channel: str, *, after_offset: int | None) -> History:
+    async def read(
+        self, channel: str, *, after_offset: int | None, limit: int | None = None
+    ) -> History:
         """Return the stream's top and its newest publications, begun after this call.
 
         Args:
             channel: Whose stream.
             after_offset: The caller needs what follows it; None if the top is enough. It may get
                 older ones as well.
+            limit: How many of the newest it needs; None for the most that a recovery gives.
         Raises:
             BrokerUnavailable: No answer within the deadline.
         """
@@ -54,7 +59,7 @@ class SharedReads:
                 self._read(channel, batch, before), name="shared history read"
             )
             batch.task.add_done_callback(_look_at_failure)
-        batch.include(after_offset)
+        batch.include(after_offset, self._limit if limit is None else limit)
         # One caller that leaves must not take the read away from the others.
         return await asyncio.shield(batch.task)
 
@@ -63,9 +68,8 @@ class SharedReads:
             if before is not None:
                 await asyncio.wait([before.task])
             batch.is_open = False
-            limit = 0 if batch.after_offset is None else self._limit
             return await self._broker.newest(
-                channel, after_offset=batch.after_offset or 0, limit=limit
+                channel, after_offset=batch.after_offset or 0, limit=batch.limit
             )
         finally:
             if self._last.get(channel) is batch:

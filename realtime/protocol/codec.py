@@ -5,6 +5,7 @@ what one serialiser accepts and another refuses must not reach other people's co
 """
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -23,13 +24,16 @@ from realtime.protocol.messages import (
     Publication,
     Push,
     PushEnvelope,
+    RefreshResult,
     Reply,
+    SubscribePush,
     is_absent,
 )
 
 DEPTH_MAX: Final = 128
 DIGITS_MAX: Final = 300
 PING_FRAME: Final = websocket.frame(b"{}")
+NATIVE_PING_FRAME: Final = websocket.frame(b"", websocket.PING)
 
 _encode = msgspec.json.Encoder().encode
 _decode_command = msgspec.json.Decoder(Command).decode
@@ -39,22 +43,24 @@ _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _LONG_NUMBER = re.compile(rb"[0-9.]{%d}" % (DIGITS_MAX + 1))
 
 
-def decode_commands(frame: str | bytes) -> list[Command]:
-    """Return the commands of one WebSocket message, in order.
+def decode_commands(frame: str | bytes) -> Iterator[Command]:
+    """Give the commands of one WebSocket message, in order.
+
+    Each is decoded when its turn comes, so that those before a malformed one are carried out.
 
     Raises:
-        Disconnected: 3501; the message is empty, has a blank line, is not UTF-8 or not JSON of the
-            expected shape. Nothing of it is to be carried out.
+        Disconnected: 3501; the message is empty, has a blank line, or is not JSON of the expected
+            shape from here on; or it is not UTF-8, and then before the first command.
     Source: Centrifugo client protocol, JSON framing: one object a line, the last newline optional.
     """
     try:
         text = frame if isinstance(frame, str) else frame.decode("utf-8")
-        commands = [_decode_command(line) for line in text.removesuffix("\n").split("\n")]
+        for line in text.removesuffix("\n").split("\n"):
+            command = _decode_command(line)
+            _refuse_wide_offsets(command)
+            yield command
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise Disconnected(BAD_REQUEST, f"malformed frame: {error}") from error
-    for command in commands:
-        _refuse_wide_offsets(command)
-    return commands
 
 
 def _refuse_wide_offsets(command: Command) -> None:
@@ -137,6 +143,16 @@ def unsubscribe_frame(channel: str, unsubscribe: Unsubscribe) -> bytes:
     """Return the frame by which the server ends a subscription."""
     body = CodePush(unsubscribe.code, unsubscribe.reason)
     return websocket.frame(_encode(PushEnvelope(Push(channel, unsubscribe=body))))
+
+
+def subscribe_frame(channel: str, push: SubscribePush) -> bytes:
+    """Return the frame that tells of a subscription which the server made."""
+    return websocket.frame(_encode(PushEnvelope(Push(channel, subscribe=push))))
+
+
+def refresh_frame(result: RefreshResult) -> bytes:
+    """Return the frame that tells of another end of the connection."""
+    return websocket.frame(_encode(PushEnvelope(Push(refresh=result))))
 
 
 def disconnect_frame(disconnect: Disconnect) -> bytes:

@@ -168,6 +168,7 @@ class ConnectResult(Struct, omit_defaults=True):
     pong: bool = False
     subs: dict[str, SubscribeResult] = field(default_factory=dict)
     data: Raw = ABSENT
+    time: int = 0  # Unix milliseconds
 
 
 class Empty(Struct):
@@ -232,13 +233,25 @@ class CodePush(Struct):
     reason: str
 
 
+class SubscribePush(Struct, omit_defaults=True):
+    """Body of the push that tells of a subscription which the server made."""
+
+    recoverable: bool = False
+    positioned: bool = False
+    epoch: str = ""
+    offset: int = 0
+    data: Raw = ABSENT
+
+
 class Push(Struct, omit_defaults=True):
     channel: str = ""
     pub: Publication | None = None
     join: InfoPush | None = None
     leave: InfoPush | None = None
     unsubscribe: CodePush | None = None
+    subscribe: SubscribePush | None = None
     disconnect: CodePush | None = None
+    refresh: RefreshResult | None = None
 
 
 class PushEnvelope(Struct):

@@ -9,6 +9,7 @@ from struct import Struct
 
 TEXT = 0x1
 BINARY = 0x2
+PING = 0x9
 _FINAL = 0x80
 _LENGTH_16 = Struct("!BBH")
 _LENGTH_64 = Struct("!BBQ")
@@ -31,6 +32,11 @@ def frame(payload: bytes, opcode: int = TEXT) -> bytes:
 def reason_bytes(reason: str) -> bytes:
     """Return a close reason, cut between characters to what a close frame has room for."""
     return reason.encode()[:REASON_MAX_BYTES].decode("utf-8", "ignore").encode()
+
+
+def is_control(framed: bytes) -> bool:
+    """Tell whether a frame is WebSocket's own, and carries no message."""
+    return framed[0] & 0x8 != 0
 
 
 def payload_of(framed: bytes) -> bytes:

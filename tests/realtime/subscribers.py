@@ -11,6 +11,7 @@ from realtime.broker import acts
 from realtime.broker.acts import Published, Retention
 from realtime.broker.broker import Broker
 from realtime.broker.reads import SharedReads
+from realtime.granting import Caller, Grant
 from realtime.hub import Hub
 from realtime.layers import LoopLayer
 from realtime.presence import Presence
@@ -27,7 +28,7 @@ from realtime.protocol.messages import (
 from realtime.recovery import History
 from realtime.redis_client import RedisServers
 from realtime.snapshot import ChannelOptions
-from realtime.subscribing import Caller, Grant, Opening
+from realtime.subscribing import Allowance, Opening, Start
 from realtime.subscription import Subscription
 from tests.realtime.conftest import until
 from tests.realtime.frames import message_of
@@ -157,8 +158,9 @@ class Subscriber:
         self.subscription = Subscription(
             self.channel, write=self._write, end=self._end, is_positioned=self.is_positioned
         )
+        caller = Caller("42", self.client, ABSENT)
         opening = Opening(
-            self.parts, request, Caller("42", self.client, ABSENT), granted, self.subscription
+            self.parts, caller, granted, self.subscription, Start.of(request), Allowance()
         )
         try:
             result = await opening.run()

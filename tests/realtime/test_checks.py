@@ -17,7 +17,7 @@ def found(settings):
             "default": {"BACKEND": backend, "CONFIG": {"hosts": list(hosts), **(config or {})}}
         }
         settings.REALTIME = {"TOKEN_HMAC_SECRET": "x" * 32, **values}
-        messages = [*checks.check_layer(), *checks.check_settings()]
+        messages = [*checks.check_layer(), *checks.check_settings(), *checks.check_tokens()]
         assert all(message.hint for message in messages)
         return {message.id for message in messages}
 
@@ -58,6 +58,7 @@ def test_redis_pys_traps_are_named(found):
     assert found(hosts=[{"address": "redis://a", "socket_timeout": 5}]) == {"realtime.W001"}
 
 
+@pytest.mark.rule("pong-timeout-below-interval")
 def test_settings_that_do_not_fit_together_are_named(found):
     assert found(TOKEN_HMAC_SECRET="") == {"realtime.W002"}
     assert found(INSECURE=True) == {"realtime.W003"}

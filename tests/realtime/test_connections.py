@@ -85,6 +85,7 @@ async def test_a_connection_is_found_by_user_once_it_has_said_who_it_is(table):
     assert len(table) == 1
 
 
+@pytest.mark.rule("api-disconnect-whitelist", "api-disconnect-client", "api-session-narrows")
 async def test_a_users_connections_are_narrowed(table):
     for client in ("c1", "c2", "c3"):
         connect(table, client)
@@ -99,6 +100,7 @@ async def test_a_users_connections_are_narrowed(table):
     assert table.find("nobody") == []
 
 
+@pytest.mark.rule("api-anonymous-user")
 async def test_the_anonymous_user_is_a_user(table):
     connect(table, "c1", "")
     connect(table, "c2", "")
@@ -150,6 +152,7 @@ async def test_the_table_is_empty_when_the_last_one_has_gone(table):
     assert table.is_empty.is_set()
 
 
+@pytest.mark.rule("ping-every-interval")
 async def test_every_connection_is_pinged_once_an_interval_and_then_asked_for_its_pong(table):
     connection = connect(table, "c1")
     tick(table, 4)
@@ -174,6 +177,7 @@ async def test_the_pong_is_asked_for_its_time_after_the_ping(table):
     assert "pong?" in connection.did
 
 
+@pytest.mark.rule("presence-renewed", "sub-expiry-checked-at-renewal")
 async def test_presence_is_renewed_once_an_interval(table):
     for number in range(50):
         connect(table, str(number))

@@ -71,6 +71,7 @@ def asked(**options):
 # Handshakes ------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("ws-json-subprotocol", "ws-no-subprotocol", "ws-empty-subprotocol-header")
 @pytest.mark.parametrize(
     ("subprotocols", "selected"),
     [
@@ -90,6 +91,7 @@ async def test_a_subprotocol_is_selected_if_it_was_asked_for(engine, subprotocol
     await communicator.disconnect()
 
 
+@pytest.mark.rule("ws-protobuf-refused-400")
 @pytest.mark.parametrize(
     "options",
     [
@@ -108,6 +110,7 @@ async def test_protobuf_is_refused_and_the_log_says_so(engine, options, caplog):
     assert "Protobuf" in caplog.text
 
 
+@pytest.mark.rule("origin-refused-logged")
 async def test_a_foreign_origin_is_refused_and_the_log_names_the_setting(engine, caplog):
     headers = [(b"host", b"testserver"), (b"origin", b"http://evil.example")]
 
@@ -117,6 +120,7 @@ async def test_a_foreign_origin_is_refused_and_the_log_names_the_setting(engine,
     assert "REALTIME_ALLOWED_ORIGINS" in caplog.text
 
 
+@pytest.mark.rule("origin-refused-403")
 @pytest.mark.parametrize("status", [400, 403])
 async def test_a_server_that_can_deny_is_given_a_status(engine, status):
     denial = {"websocket.http.response": {}}
@@ -139,6 +143,7 @@ async def test_a_server_that_can_deny_is_given_a_status(engine, status):
     assert len(engine.connections) == 0
 
 
+@pytest.mark.rule("origin-own-allowed")
 @pytest.mark.parametrize(
     ("headers", "scheme", "is_allowed"),
     [
@@ -158,6 +163,7 @@ async def test_the_servers_own_scheme_counts(engine, headers, scheme, is_allowed
     await server.end() if is_allowed else await within(server.task)
 
 
+@pytest.mark.rule("origin-own-allowed")
 async def test_a_trusted_proxy_says_what_the_scheme_is(engine, settings):
     settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     headers = [(b"host", b"testserver"), (b"origin", b"https://testserver")]
@@ -172,6 +178,7 @@ async def test_a_trusted_proxy_says_what_the_scheme_is(engine, settings):
     await within(plain.task)
 
 
+@pytest.mark.rule("frame-connect-then-subscribe")
 async def test_the_first_connection_of_an_event_loop_is_served(
     flushed_redis, configure, monkeypatch
 ):
@@ -244,6 +251,7 @@ async def test_a_server_that_cannot_send_any_more_ends_the_writer_alone():
     assert writer.queued_bytes() == 0
 
 
+@pytest.mark.rule("slow-3008")
 async def test_a_reader_that_is_too_slow_is_closed_with_3008(engine, configure):
     configure(QUEUE_MAX_BYTES=2000)
     server = Server()
@@ -282,6 +290,7 @@ async def test_a_slow_reader_costs_the_others_nothing(engine, connect, configure
     await server.end()
 
 
+@pytest.mark.rule("slow-empty-queue-accepts")
 async def test_a_large_frame_is_accepted_onto_an_empty_queue(engine, connect, configure):
     configure(QUEUE_MAX_BYTES=2000)
     server = Server()
@@ -297,6 +306,7 @@ async def test_a_large_frame_is_accepted_onto_an_empty_queue(engine, connect, co
     await server.end()
 
 
+@pytest.mark.rule("close-3508")
 async def test_a_frame_writer_in_the_scope_is_used(engine):
     writer = RecordingWriter()
     server = Server(extensions={FRAME_WRITER: writer})
@@ -350,6 +360,7 @@ async def test_a_connection_that_is_ending_is_found_no_more(engine, connect, mon
     await within(leaving)
 
 
+@pytest.mark.rule("subscribe-failed-leaves-nothing")
 async def test_a_connection_that_ends_in_the_middle_of_a_subscribe_leaves_nothing(
     engine, monkeypatch
 ):
@@ -422,6 +433,7 @@ async def test_a_token_is_never_logged(engine, dial, caplog):
     assert "garbage" not in caplog.text
 
 
+@pytest.mark.rule("stale-3502")
 async def test_a_client_that_says_nothing_is_closed_as_stale(engine, dial, configure):
     configure(STALE_CLOSE_SECONDS=0.2)
     client = await dial()
@@ -431,6 +443,7 @@ async def test_a_client_that_says_nothing_is_closed_as_stale(engine, dial, confi
     assert (closed.code, closed.push["code"]) == (3502, 3502)
 
 
+@pytest.mark.rule("stale-not-after-connect")
 async def test_a_client_that_connects_in_time_is_not_stale(engine, dial, configure):
     configure(STALE_CLOSE_SECONDS=0.3)
     client = await dial()
@@ -441,6 +454,7 @@ async def test_a_client_that_connects_in_time_is_not_stale(engine, dial, configu
     assert await client.call("unsubscribe", channel="open:a") == {}
 
 
+@pytest.mark.rule("close-3001")
 async def test_a_draining_instance_closes_with_3001(engine, connect, dial):
     alice = await connect()
     silent = await dial()

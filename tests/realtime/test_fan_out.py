@@ -157,6 +157,7 @@ async def test_who_comes_during_a_walk_is_not_given_its_message(fan_out, queue, 
     assert log == [("a", "1"), ("a", "2"), ("late", "2")]
 
 
+@pytest.mark.rule("join-only-to-who-wants")
 async def test_joins_go_to_those_who_want_them(fan_out, queue, log):
     Reader(queue, "a", log, wants_join_leave=True)
     Reader(queue, "b", log)

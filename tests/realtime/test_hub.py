@@ -65,6 +65,7 @@ def subscribed_count(client):
 # Joining ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("subscribe-position-told", "live-next-delivered", "recover-no-wish-top")
 async def test_what_is_published_after_the_reply_is_delivered_in_order(parts, subscriber):
     await parts.publish_range(1, 2)
     alice = await subscriber().subscribe()
@@ -75,6 +76,7 @@ async def test_what_is_published_after_the_reply_is_delivered_in_order(parts, su
     assert alice.result.offset == 2
 
 
+@pytest.mark.rule("live-unpositioned-has-offset")
 async def test_every_subscription_of_a_channel_gets_every_publication_once(parts, subscriber):
     everybody = [await subscriber().subscribe() for _ in range(5)]
     everybody += [await subscriber(is_positioned=False).subscribe() for _ in range(5)]
@@ -95,6 +97,7 @@ async def test_channels_do_not_mix(parts, subscriber):
     await until(lambda: news.data == ["n"] and chat.data == ["c"])
 
 
+@pytest.mark.rule("push-pub-no-offset")
 async def test_a_channel_without_history_is_delivered_without_offsets(parts, subscriber):
     alice = await subscriber(is_positioned=False).subscribe()
 
@@ -105,6 +108,7 @@ async def test_a_channel_without_history_is_delivered_without_offsets(parts, sub
     assert alice.offsets == [0, 0, 0]
 
 
+@pytest.mark.rule("publish-skip-history-positioned")
 async def test_a_publication_that_skips_history_moves_no_position(parts, subscriber):
     alice = await subscriber().subscribe()
 
@@ -116,6 +120,7 @@ async def test_a_publication_that_skips_history_moves_no_position(parts, subscri
     assert alice.told == []
 
 
+@pytest.mark.rule("order-held-until-reply", "recover-listen-first")
 async def test_a_publication_between_the_acknowledgement_and_the_read_is_delivered_once(
     parts, subscriber, link
 ):
@@ -131,6 +136,7 @@ async def test_a_publication_between_the_acknowledgement_and_the_read_is_deliver
     assert alice.result.offset == 0
 
 
+@pytest.mark.rule("live-known-dropped")
 async def test_a_read_that_is_ahead_of_the_link_gives_nothing_twice(parts, subscriber, link):
     await subscriber().subscribe()
     line = link()
@@ -163,6 +169,7 @@ async def test_a_read_ahead_of_a_link_that_then_loses_messages_misses_nothing(
     await second.has(4)
 
 
+@pytest.mark.rule("live-unpositioned-loses-nothing")
 async def test_a_joiner_ahead_of_the_link_takes_nothing_from_who_has_no_position(
     parts, subscriber, link
 ):
@@ -180,6 +187,7 @@ async def test_a_joiner_ahead_of_the_link_takes_nothing_from_who_has_no_position
     await bob.has(1, 2, 3)
 
 
+@pytest.mark.rule("recover-was-recovering")
 async def test_who_recovers_gets_what_it_missed_and_then_what_comes(parts, subscriber):
     alice = await subscriber().subscribe()
     await parts.publish(1)
@@ -196,6 +204,7 @@ async def test_who_recovers_gets_what_it_missed_and_then_what_comes(parts, subsc
     assert again.result.offset == 1
 
 
+@pytest.mark.rule("recover-buffered-follows")
 async def test_publications_during_a_recovery_are_in_the_reply_or_after_it_never_both(
     parts, subscriber
 ):
@@ -212,6 +221,7 @@ async def test_publications_during_a_recovery_are_in_the_reply_or_after_it_never
     assert [each.offset for each in alice.result.publications] == [3, 4, 5]
 
 
+@pytest.mark.rule("recover-hole-read-again")
 async def test_a_message_lost_between_read_and_reply_is_read_again(parts, subscriber, link):
     parts.broker.gate.clear()
     joining = asyncio.create_task(subscriber().subscribe(since=StreamPosition(0)))
@@ -226,6 +236,7 @@ async def test_a_message_lost_between_read_and_reply_is_read_again(parts, subscr
     await alice.has(1, 2, 3)
 
 
+@pytest.mark.rule("recover-hole-read-again")
 async def test_a_read_from_before_the_channel_jumped_is_done_again(parts, subscriber, link):
     first = await subscriber().subscribe()
     parts.broker.gate.clear()
@@ -258,6 +269,7 @@ async def test_a_hundred_join_at_once_while_publishing(parts, subscriber):
         assert each.told == []
 
 
+@pytest.mark.rule("subscribe-failed-leaves-nothing", "reject-subscribes-nothing")
 async def test_a_subscribe_that_cannot_recover_may_be_refused_and_leaves_nothing(
     parts, subscriber, layer, monkeypatch
 ):
@@ -290,6 +302,7 @@ async def test_a_subscribe_that_is_cancelled_leaves_nothing(parts, subscriber, l
     parts.broker.gate.set()
 
 
+@pytest.mark.rule("subscribe-failed-leaves-nothing")
 async def test_a_join_without_a_server_is_an_error_and_leaves_nothing(
     valkey, parts, subscriber, layer, monkeypatch
 ):
@@ -318,6 +331,7 @@ async def test_a_failed_join_does_not_end_the_joins_that_follow(valkey, parts, s
 # Leaving ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("order-nothing-after-unsubscribe")
 async def test_nothing_follows_a_leave(parts, subscriber, link):
     alice, bob = await subscriber().subscribe(), await subscriber().subscribe()
     line = link()
@@ -360,6 +374,7 @@ async def test_the_last_one_to_leave_ends_the_group_a_moment_later(
     assert parts.hub.channels == {}
 
 
+@pytest.mark.rule("order-resubscribe-at-once")
 @pytest.mark.parametrize("delay_seconds", [0.0, 0.009, 0.0099, 0.01, 0.0101, 0.011, 0.012, 0.02])
 async def test_a_return_at_any_moment_of_the_leaving_is_heard(
     parts, subscriber, client, monkeypatch, delay_seconds
@@ -440,6 +455,7 @@ async def lose(parts, line, first, last, **options):
     line.lose()
 
 
+@pytest.mark.rule("live-gap-repaired")
 async def test_what_the_layer_lost_is_read_from_the_stream(parts, subscriber, link):
     alice, bob = await subscriber().subscribe(), await subscriber(is_positioned=False).subscribe()
     await parts.publish(1)
@@ -452,6 +468,7 @@ async def test_what_the_layer_lost_is_read_from_the_stream(parts, subscriber, li
     assert alice.told == []
 
 
+@pytest.mark.rule("live-gap-repaired")
 async def test_what_arrives_while_a_gap_is_filled_waits(parts, subscriber, link):
     alice = await subscriber().subscribe()
     line = link()
@@ -556,6 +573,7 @@ async def test_who_joins_during_a_repair_gets_everything_once(parts, subscriber,
     await second.has(1, 2, 3, 4)
 
 
+@pytest.mark.rule("live-gap-lost-2500", "live-unpositioned-as-it-comes")
 async def test_a_gap_that_cannot_be_filled_is_told_to_exactly_who_has_a_position(
     parts, subscriber, link
 ):
@@ -573,6 +591,7 @@ async def test_a_gap_that_cannot_be_filled_is_told_to_exactly_who_has_a_position
     assert carol.told == other.told == []
 
 
+@pytest.mark.rule("live-unpositioned-loses-nothing")
 async def test_a_gap_that_cannot_be_filled_does_not_cost_others_what_did_arrive(
     parts, subscriber, link
 ):
@@ -588,6 +607,7 @@ async def test_a_gap_that_cannot_be_filled_does_not_cost_others_what_did_arrive(
     assert carol.offsets == sorted(set(carol.offsets))
 
 
+@pytest.mark.rule("live-gap-lost-2500")
 async def test_a_gap_in_a_removed_history_is_told(parts, subscriber, link):
     alice = await subscriber().subscribe()
     await lose(parts, link(), 1, 2)
@@ -694,6 +714,7 @@ async def test_who_joins_an_overloaded_channel_misses_nothing(parts, subscriber,
 # Epochs ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("live-epoch-2500")
 async def test_another_epoch_is_told_to_who_has_a_position(parts, subscriber, client):
     alice = await subscriber().subscribe()
     await parts.publish_range(1, 3)
@@ -706,6 +727,7 @@ async def test_another_epoch_is_told_to_who_has_a_position(parts, subscriber, cl
     assert alice.offsets == [1, 2, 3]
 
 
+@pytest.mark.rule("live-unpositioned-as-it-comes")
 async def test_another_epoch_costs_nobody_else_a_publication(parts, subscriber, client):
     bob = await subscriber(is_positioned=False).subscribe()
     await parts.publish("old")
@@ -740,6 +762,7 @@ async def test_what_was_held_of_an_older_epoch_does_not_stand_in_the_way(
     await until(lambda: parts.hub.channels["news"].repair is None)  # or it would read for ever
 
 
+@pytest.mark.rule("live-unpositioned-loses-nothing")
 async def test_a_jump_leaves_what_is_queued_to_who_has_no_position(parts, subscriber, link):
     alice = await subscriber().subscribe()
     bob = await subscriber(is_positioned=False).subscribe()
@@ -924,6 +947,23 @@ async def test_nobody_joins_before_this_instances_own_position_was_compared(
     assert await within(subscriber().subscribe())
 
 
+@pytest.mark.rule("check-read-error-later")
+async def test_a_check_that_cannot_read_says_nothing_and_the_next_one_finds(
+    parts, subscriber, link
+):
+    alice = await subscriber().subscribe()
+    await lose(parts, link(), 1, 1)
+    parts.broker.hides_tops = True
+
+    await parts.check()
+    assert (alice.offsets, alice.told) == ([], [])
+    parts.broker.hides_tops = False
+    await parts.check()
+
+    await alice.has(1)
+
+
+@pytest.mark.rule("check-finds-last-loss")
 async def test_a_quiet_channel_that_lost_its_last_publication_is_found(parts, subscriber, link):
     alice = await subscriber().subscribe()
     await parts.publish(1)
@@ -945,6 +985,7 @@ async def test_a_quiet_channel_that_lost_much_is_filled_to_the_top(parts, subscr
     await alice.has(*range(1, 651))
 
 
+@pytest.mark.rule("check-loss-2500")
 async def test_a_quiet_channel_whose_loss_cannot_be_filled_is_told(parts, subscriber, link):
     alice = await subscriber().subscribe()
     await lose(parts, link(), 1, 9, retention=Retention(size=3, ttl_seconds=60))
@@ -954,6 +995,7 @@ async def test_a_quiet_channel_whose_loss_cannot_be_filled_is_told(parts, subscr
     await until(lambda: alice.told == [2500])
 
 
+@pytest.mark.rule("check-loss-2500")
 async def test_a_quiet_channel_in_another_epoch_is_told(parts, subscriber, client):
     alice = await subscriber().subscribe()
     await parts.publish(1)
@@ -965,6 +1007,7 @@ async def test_a_quiet_channel_in_another_epoch_is_told(parts, subscriber, clien
     await until(lambda: alice.told == [2500])
 
 
+@pytest.mark.rule("check-order-silent")
 async def test_a_check_of_a_channel_that_is_in_order_changes_nothing(parts, subscriber):
     alice = await subscriber().subscribe()
     await parts.publish_range(1, 3)
@@ -993,6 +1036,7 @@ async def test_a_publication_that_arrives_during_a_check_is_no_loss(parts, subsc
     assert alice.told == []
 
 
+@pytest.mark.rule("check-busy-skipped")
 async def test_a_channel_that_has_just_delivered_is_not_looked_at(parts, subscriber, link):
     parts.use(Hub(parts.layer, parts.broker, check_seconds=2.0))
     alice = await subscriber().subscribe()
@@ -1103,6 +1147,7 @@ class Walk:
         await asyncio.sleep(self.chance.random() * 0.01)
 
 
+@pytest.mark.rule("order-by-offset", "order-no-duplicates")
 @pytest.mark.parametrize("seed", range(25))
 async def test_whatever_happens_everything_arrives_once_and_in_order(
     parts, subscriber, link, client, monkeypatch, seed

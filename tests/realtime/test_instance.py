@@ -6,7 +6,7 @@ import logging
 import pytest
 from django.db import OperationalError
 
-from realtime import control, instance, services
+from realtime import control, instance, registry, services
 from realtime.control import DisconnectCommand
 from realtime.instance import Instance
 from realtime.outbox import Outbox
@@ -157,6 +157,7 @@ def fail(*_):
     raise RuntimeError("a broken socket")
 
 
+@pytest.mark.rule("connect-not-before-control")
 async def test_a_command_sent_while_redis_came_back_reaches_who_connected_before(
     valkey, loaded, settings
 ):
@@ -223,6 +224,7 @@ async def test_a_drain_does_not_wait_for_ever(started, configure):
     await client.leave()
 
 
+@pytest.mark.rule("presence-renewed")
 async def test_the_tick_renews_presence(started, configure, caplog):
     caplog.set_level(logging.INFO)
     client = await Client().open()
@@ -244,7 +246,7 @@ async def test_the_tick_renews_presence(started, configure, caplog):
 
 async def test_a_newer_versions_survey_is_passed_over(started):
     for body in ('{"survey":"x","op":"new"}', "[]", '{"op":1}'):
-        act = services.registry.ask(services.registry.Question("x", "info"))
+        act = registry.ask(registry.Question("x", "info"))
         args = (act.args[0], act.args[1], body)
         await started.servers.run(act._replace(args=args))
 

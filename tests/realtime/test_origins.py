@@ -16,10 +16,12 @@ def is_allowed(origin, *, scheme="http", host="board.example"):
     return origins.is_allowed(origin, scheme=scheme, host=host)
 
 
+@pytest.mark.rule("origin-absent-allowed")
 def test_a_client_that_sends_no_origin_is_let_in():
     assert is_allowed(None)
 
 
+@pytest.mark.rule("origin-own-allowed")
 @pytest.mark.parametrize(
     ("origin", "scheme", "host"),
     [
@@ -36,6 +38,7 @@ def test_the_servers_own_pages_may_connect(origin, scheme, host):
     assert is_allowed(origin, scheme=scheme, host=host)
 
 
+@pytest.mark.rule("origin-foreign-refused")
 @pytest.mark.parametrize(
     ("origin", "scheme", "host"),
     [
@@ -63,6 +66,7 @@ def test_others_may_not(origin, scheme, host):
     assert not is_allowed(origin, scheme=scheme, host=host)
 
 
+@pytest.mark.rule("origin-glob-allowed")
 def test_a_glob_allows_others(configure):
     configure("https://*.example.org", "http://Localhost:*")
 
@@ -73,6 +77,7 @@ def test_a_glob_allows_others(configure):
     assert not is_allowed("https://example.org")
 
 
+@pytest.mark.rule("origin-star-allowed")
 def test_a_star_allows_everything(configure):
     configure("*")
 

@@ -24,6 +24,7 @@ def test_frames_go_out_in_order(outbox, writer):
     assert writer.frames == [b"one", b"two"]
 
 
+@pytest.mark.rule("slow-empty-queue-accepts")
 def test_any_frame_is_accepted_onto_an_empty_queue(outbox, writer):
     outbox.write(b"x" * 10 * LIMIT_BYTES)
 
@@ -39,6 +40,7 @@ def test_the_queue_may_be_filled_to_its_bound(outbox, writer):
     assert writer.frames == [b"abc"]
 
 
+@pytest.mark.rule("slow-3008")
 def test_a_frame_beyond_the_bound_closes_with_slow_and_is_dropped(outbox, writer):
     writer.waiting_bytes = LIMIT_BYTES - 2
 
@@ -48,6 +50,7 @@ def test_a_frame_beyond_the_bound_closes_with_slow_and_is_dropped(outbox, writer
     assert writer.closes == [SLOW]
 
 
+@pytest.mark.rule("push-disconnect")
 def test_the_push_that_says_why_comes_before_the_close_even_when_full(writer):
     order = []
     writer.write_frame = lambda frame: order.append("push")
@@ -75,6 +78,7 @@ def test_the_first_reason_stands(outbox, writer):
     assert writer.closes == [FORCE_DISCONNECT]
 
 
+@pytest.mark.rule("write-error-3009")
 def test_a_writer_that_fails_costs_its_own_connection_alone(outbox, writer):
     def fail(frame):
         raise RuntimeError("a broken socket")

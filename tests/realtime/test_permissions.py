@@ -15,6 +15,7 @@ from realtime.snapshot import ChannelOptions
 CLOSED = ChannelOptions()
 
 
+@pytest.mark.rule("subscribe-name-255-bytes", "name-255-bytes", "name-nothing-else-reserved")
 @pytest.mark.parametrize(
     "channel", ["news", "chat:room:1", "$x", "a b", "a*?[{}", "a\0b", "a\n", "#4", "x" * 255]
 )
@@ -22,12 +23,14 @@ def test_any_ascii_name_of_255_bytes_at_most_is_a_name(channel):
     check_name(channel, CLOSED)
 
 
+@pytest.mark.rule("subscribe-name-255-bytes", "name-255-bytes", "name-ascii")
 @pytest.mark.parametrize("channel", ["", "x" * 256, "café", "😀", "\ud800"])
 def test_other_names_are_refused(channel):
     with pytest.raises(BadRequest):
         check_name(channel, CLOSED)
 
 
+@pytest.mark.rule("name-regex-after-namespace", "name-regex-whole", "option-channel-regex")
 @pytest.mark.parametrize(
     ("channel", "is_accepted"),
     [
@@ -52,6 +55,7 @@ def test_the_regex_looks_at_what_follows_the_namespace(channel, is_accepted):
             check_name(channel, options)
 
 
+@pytest.mark.rule("name-ascii")
 def test_a_regex_may_allow_other_characters_within_255_bytes():
     options = ChannelOptions(channel_regex="^é+$")
 
@@ -60,6 +64,7 @@ def test_a_regex_may_allow_other_characters_within_255_bytes():
         check_name("chat:" + "é" * 126, options)
 
 
+@pytest.mark.rule("name-private-needs-token")
 @pytest.mark.parametrize("user", ["", "4"])
 @pytest.mark.parametrize("insecure", [True, False])
 def test_a_private_channel_never_opens_without_a_token(user, insecure):
@@ -73,11 +78,15 @@ def test_a_private_channel_never_opens_without_a_token(user, insecure):
     assert not may_subscribe("$x#4", options, user, insecure=insecure)
 
 
+@pytest.mark.rule("subscribe-else-103", "option-defaults-off")
 def test_everything_is_closed_by_default():
     assert not may_subscribe("news", CLOSED, "4", insecure=False)
     assert not may_subscribe("talk#4", CLOSED, "4", insecure=False)
 
 
+@pytest.mark.rule(
+    "subscribe-for-client", "subscribe-for-anonymous", "option-anonymous-relaxes-only"
+)
 @pytest.mark.parametrize(
     ("for_client", "for_anonymous", "user", "is_allowed"),
     [
@@ -96,6 +105,13 @@ def test_anonymous_only_widens_what_users_may(for_client, for_anonymous, user, i
     assert may_subscribe("news", options, user, insecure=False) is is_allowed
 
 
+@pytest.mark.rule(
+    "subscribe-user-limited-listed",
+    "subscribe-user-limited-others-103",
+    "name-user-limited-last",
+    "name-empty-user-not-listed",
+    "option-user-limited",
+)
 @pytest.mark.parametrize(
     ("channel", "user", "is_allowed"),
     [
@@ -123,12 +139,14 @@ def test_a_user_limited_channel_is_for_the_users_after_its_last_boundary(channel
     assert may_subscribe(channel, options, user, insecure=False) is is_allowed
 
 
+@pytest.mark.rule("name-user-limited-off", "option-user-limited")
 def test_with_the_option_off_the_boundary_means_nothing():
     options = ChannelOptions(allow_subscribe_for_client=True)
 
     assert may_subscribe("talk#42", options, "7", insecure=False)
 
 
+@pytest.mark.rule("subscribe-insecure")
 def test_insecure_mode_opens_all_but_private_channels():
     assert may_subscribe("news", CLOSED, "", insecure=True)
     assert may_subscribe(
@@ -139,6 +157,21 @@ def test_insecure_mode_opens_all_but_private_channels():
 RULES = {"publish": may_publish, "history": may_read_history, "presence": may_read_presence}
 
 
+@pytest.mark.rule(
+    "publish-for-client",
+    "publish-for-subscriber",
+    "publish-for-anonymous",
+    "publish-insecure",
+    "presence-for-client",
+    "presence-for-subscriber",
+    "presence-for-anonymous",
+    "presence-insecure",
+    "history-for-client",
+    "history-for-subscriber",
+    "history-for-anonymous",
+    "history-insecure",
+    "option-anonymous-relaxes-only",
+)
 @pytest.mark.parametrize("act", RULES)
 @pytest.mark.parametrize(
     ("for_client", "for_subscriber", "for_anonymous", "user", "is_subscribed", "insecure"),
@@ -164,6 +197,7 @@ def test_the_rules_of_an_act(
     assert is_allowed is bool(insecure or (has_identity and is_granted))
 
 
+@pytest.mark.rule("option-acts-apart")
 @pytest.mark.parametrize("act", RULES)
 def test_one_act_says_nothing_of_another(act):
     others = {

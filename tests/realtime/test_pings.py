@@ -11,6 +11,7 @@ def _quick(configure):
     configure(PING_INTERVAL_SECONDS=1, PONG_TIMEOUT_SECONDS=0.5)
 
 
+@pytest.mark.rule("ping-first-after-half", "ping-every-interval", "ping-empty-object")
 async def test_pings_come_at_their_interval_the_first_after_half_of_it(connect):
     alice = await connect()
     connected_at = time.monotonic()
@@ -25,6 +26,7 @@ async def test_pings_come_at_their_interval_the_first_after_half_of_it(connect):
     assert 0.8 <= at[2] - at[1] <= 1.3
 
 
+@pytest.mark.rule("ping-on-busy-connection")
 async def test_pings_come_also_on_a_busy_connection(connect):
     alice = await connect()
     await alice.call("subscribe", channel="live:a")
@@ -41,6 +43,7 @@ async def test_pings_come_also_on_a_busy_connection(connect):
     assert pings == 2
 
 
+@pytest.mark.rule("pong-missing-3012")
 async def test_who_does_not_answer_in_time_is_closed_with_3012(connect):
     alice = await connect()
     await alice.ping()
@@ -60,6 +63,7 @@ async def test_who_has_not_connected_is_not_pinged(dial):
     assert await client.has_nothing()
 
 
+@pytest.mark.rule("pong-second-3501")
 async def test_a_pong_that_comes_twice_closes(connect):
     alice = await connect()
     await alice.ping()

@@ -50,6 +50,7 @@ async def test_nobody_is_present_in_an_unknown_channel(presence):
     assert await presence.stats("news") == PresenceStatsResult(0, 0)
 
 
+@pytest.mark.rule("info-chan-info")
 async def test_an_entry_says_who_it_is(presence):
     info = ClientInfo("42", "c1", conn_info=Raw(b'{"a": 1.0}'), chan_info=Raw(b'"x"'))
 
@@ -67,6 +68,9 @@ async def test_any_user_is_counted_and_read_back(presence, user):
     assert await counts(presence) == (1, 1)
 
 
+@pytest.mark.rule(
+    "presence-per-connection", "presence-users-distinct", "presence-anonymous-is-a-user"
+)
 async def test_users_are_counted_once_however_many_clients_they_have(presence):
     for client, user in (("c1", "1"), ("c2", "1"), ("c3", "11"), ("c4", ""), ("c5", "")):
         await presence.add(member(client, user))
@@ -100,6 +104,7 @@ async def test_removing_who_is_not_there_does_nothing(presence):
     assert await counts(presence) == (1, 1)
 
 
+@pytest.mark.rule("presence-lapses")
 async def test_an_entry_lapses_unless_it_is_renewed(presence, configure):
     configure(PRESENCE_TTL_SECONDS=1)
     await presence.add(member("crashed"))

@@ -28,6 +28,7 @@ def retention(act):
     return act.args[3], act.args[4]
 
 
+@pytest.mark.rule("payload-bytes-kept")
 def test_the_publishers_bytes_are_stored_as_they_came():
     data = b'{"b":1.0,  "a":12345678901234567890123,"\\u00e9":"\xc3\xa9"}'
 
@@ -36,6 +37,7 @@ def test_the_publishers_bytes_are_stored_as_they_came():
     assert data in act.args[7]
 
 
+@pytest.mark.rule("payload-newlines-removed")
 def test_newlines_between_tokens_are_taken_out():
     act = prepare("news", Raw(b'{\r\n  "a": "\\n"\n}'), KEPT)
 
@@ -43,34 +45,40 @@ def test_newlines_between_tokens_are_taken_out():
     assert stored(act)["data"] == {"a": "\n"}
 
 
+@pytest.mark.rule("publish-no-data-107", "option-format-empty")
 @pytest.mark.parametrize("data", [b"", b"null"])
 def test_no_data_is_a_bad_request(data):
     with pytest.raises(BadRequest):
         prepare("news", Raw(data), KEPT)
 
 
+@pytest.mark.rule("option-format-empty")
 @pytest.mark.parametrize("data", [b"0", b'""', b"[]", b"{}", b"false"])
 def test_empty_values_are_data(data):
     assert stored(prepare("news", Raw(data), KEPT))["data"] == json.loads(data)
 
 
+@pytest.mark.rule("payload-not-json-refused")
 @pytest.mark.parametrize("data", [b"{", b"\xff", b'"\\ud800"', b"NaN", b"1e999", b"nul", b"1 2"])
 def test_what_some_receiver_cannot_read_is_refused(data):
     with pytest.raises(BadRequest):
         prepare("news", Raw(data), KEPT)
 
 
+@pytest.mark.rule("publish-format-107", "option-format-json-object")
 @pytest.mark.parametrize("data", [b"[]", b"1", b'"{}"', b"true"])
 def test_a_namespace_of_objects_takes_nothing_else(data):
     with pytest.raises(BadRequest):
         prepare("news", Raw(data), OBJECTS)
 
 
+@pytest.mark.rule("option-format-json-object")
 @pytest.mark.parametrize("data", [b"{}", b' {"a":1}', b'\n{"a":1}'])
 def test_a_namespace_of_objects_takes_objects(data):
     assert prepare("news", Raw(data), OBJECTS)
 
 
+@pytest.mark.rule("publish-size-107")
 def test_the_bound_of_a_publication_is_met_exactly():
     assert prepare("news", Raw(b'"' + b"x" * 998 + b'"'), KEPT)
 
@@ -83,17 +91,20 @@ def test_the_bound_is_of_bytes():
         prepare("news", encoded("é" * 500), KEPT)
 
 
+@pytest.mark.rule("option-history-both")
 def test_a_channel_without_history_keeps_nothing():
     assert retention(prepare("news", Raw(b"1"), ChannelOptions())) == (0, 0)
     assert retention(prepare("news", Raw(b"1"), ChannelOptions(history_size=5)))[0] == 0
 
 
+@pytest.mark.rule("publish-skip-history")
 def test_skip_history_keeps_nothing():
     act = prepare("news", Raw(b"1"), KEPT, options=PublishOptions(skip_history=True))
 
     assert retention(act) == (0, 0)
 
 
+@pytest.mark.rule("publish-stored")
 def test_history_is_kept_as_the_namespace_says():
     assert retention(prepare("news", Raw(b"1"), KEPT)) == (10, 60)
 
@@ -114,6 +125,7 @@ def test_empty_tags_are_no_tags():
     assert "tags" not in stored(prepare("news", Raw(b"1"), KEPT, options=PublishOptions(tags={})))
 
 
+@pytest.mark.rule("publish-options-bounded")
 @pytest.mark.parametrize(
     "options",
     [
@@ -127,6 +139,7 @@ def test_options_at_their_bounds_are_taken(options):
     assert prepare("news", Raw(b"1"), KEPT, options=options)
 
 
+@pytest.mark.rule("publish-options-bounded")
 @pytest.mark.parametrize(
     "options",
     [

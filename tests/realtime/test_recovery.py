@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from realtime.protocol.messages import Publication, StreamPosition
-from realtime.recovery import FAILED, UNKNOWN, History, Recovery, recover
+from realtime.recovery import FAILED, UNKNOWN, History, Recovery, recover, recover_newest
 
 EPOCHS = ["", "now", "before", "other", "_"]
 
@@ -19,8 +19,8 @@ def stream(first, top, *, previous=UNKNOWN):
     return History(kept, StreamPosition(top, "now"), previous)
 
 
-def recovered(since, history, *, limit=300, bytes_max=10**6):
-    return recover(since, history, limit=limit, bytes_max=bytes_max, size_of=lambda _: 10)
+def recovered(since, history, *, limit=300):
+    return recover(since, history, limit=limit)
 
 
 def offsets_of(recovery):
@@ -39,18 +39,18 @@ def histories(draw):
 positions = st.builds(StreamPosition, st.integers(0, 20), st.sampled_from(EPOCHS))
 
 
-@given(positions, histories(), st.integers(0, 20), st.integers(0, 200))
-@example(StreamPosition(1, "now"), History(publications(2, 4), StreamPosition(4, "now")), 9, 99)
-def test_what_counts_as_recovered_has_no_hole(since, history, limit, bytes_max):
-    recovery = recovered(since, history, limit=limit, bytes_max=bytes_max)
+@given(positions, histories(), st.integers(0, 20))
+@example(StreamPosition(1, "now"), History(publications(2, 4), StreamPosition(4, "now")), 9)
+def test_what_counts_as_recovered_has_no_hole(since, history, limit):
+    recovery = recovered(since, history, limit=limit)
 
     if recovery.is_recovered:
         whole = list(range(since.offset + 1, history.position.offset + 1))
         assert offsets_of(recovery) == whole
         assert len(whole) <= limit
-        assert len(whole) * 10 <= bytes_max
 
 
+@pytest.mark.rule("subscribe-publications-if-recovered")
 @given(positions, histories())
 def test_only_what_is_recovered_carries_publications(since, history):
     recovery = recovered(since, history)
@@ -58,6 +58,7 @@ def test_only_what_is_recovered_carries_publications(since, history):
     assert recovery.is_recovered or not recovery.publications
 
 
+@pytest.mark.rule("recover-other-epoch")
 @given(positions, histories())
 def test_a_position_of_an_unknown_epoch_never_recovers(since, history):
     recovery = recovered(since, history)
@@ -66,6 +67,7 @@ def test_a_position_of_an_unknown_epoch_never_recovers(since, history):
         assert recovery == FAILED
 
 
+@pytest.mark.rule("recover-empty-epoch")
 @given(st.data(), st.integers(1, 30), st.integers(0, 30))
 def test_a_kept_stream_recovers_everybody_who_is_within_it(data, first, kept_count):
     top = first + kept_count - 1
@@ -87,6 +89,7 @@ def test_who_missed_nothing_is_recovered_without_publications():
     assert recovered(StreamPosition(5, "now"), stream(1, 5)) == Recovery(True)
 
 
+@pytest.mark.rule("recover-nothing-missed", "recover-entries-gone")
 def test_nothing_missed_of_a_stream_whose_entries_have_lapsed_is_recovered():
     history = History([], StreamPosition(5, "now"))
 
@@ -100,11 +103,13 @@ def test_an_empty_stream_recovers_who_starts_at_zero():
     assert recovered(StreamPosition(), history).is_recovered
 
 
+@pytest.mark.rule("recover-trimmed")
 def test_a_trimmed_start_is_a_loss():
     assert recovered(StreamPosition(1, "now"), stream(3, 5)) == FAILED
     assert recovered(StreamPosition(2, "now"), stream(3, 5)).is_recovered
 
 
+@pytest.mark.rule("recover-above-top")
 @pytest.mark.parametrize("epoch", ["", "now", "before"])
 def test_a_position_above_the_top_is_not_recovered_under_any_epoch(epoch):
     history = stream(1, 5, previous=StreamPosition(6, "before"))
@@ -112,16 +117,13 @@ def test_a_position_above_the_top_is_not_recovered_under_any_epoch(epoch):
     assert not recovered(StreamPosition(6, epoch), history).is_recovered
 
 
+@pytest.mark.rule("recover-limit")
 def test_the_limit_is_of_what_is_missed_not_of_what_is_kept():
     assert recovered(StreamPosition(2, "now"), stream(1, 5), limit=3).is_recovered
     assert recovered(StreamPosition(1, "now"), stream(1, 5), limit=3) == FAILED
 
 
-def test_a_reply_that_would_be_too_large_is_a_loss():
-    assert recovered(StreamPosition(2, "now"), stream(1, 5), bytes_max=30).is_recovered
-    assert recovered(StreamPosition(2, "now"), stream(1, 5), bytes_max=29) == FAILED
-
-
+@pytest.mark.rule("stream-restart-new-epoch")
 def test_a_position_of_the_previous_epoch_is_good_up_to_its_end():
     history = stream(1, 7, previous=StreamPosition(5, "before"))
 
@@ -130,6 +132,7 @@ def test_a_position_of_the_previous_epoch_is_good_up_to_its_end():
     assert recovered(StreamPosition(6, "before"), history) == FAILED
 
 
+@pytest.mark.rule("sentinel-never-recovers")
 def test_the_sentinel_of_an_invalidated_state_matches_no_epoch():
     assert recovered(StreamPosition(0, "_"), stream(1, 3)) == FAILED
 
@@ -156,3 +159,50 @@ def test_a_stream_continues_a_position_of_its_own_or_the_epoch_before(position, 
 
 def test_a_stream_without_a_previous_epoch_continues_its_own_alone():
     assert not stream(1, 7).continues(StreamPosition(0, "before"))
+
+
+# The newest alone -----------------------------------------------------------------------------
+
+
+def test_of_a_cache_a_client_gets_the_newest():
+    newest = recover_newest(StreamPosition(2, "now"), stream(1, 5))
+
+    assert newest.is_recovered
+    assert offsets_of(newest) == [5]
+
+
+@pytest.mark.parametrize(
+    "since",
+    [StreamPosition(0, ""), StreamPosition(5, ""), StreamPosition(5, "other"), StreamPosition(9)],
+)
+def test_who_cannot_show_that_it_has_the_newest_gets_it(since):
+    assert offsets_of(recover_newest(since, stream(5, 5))) == [5]
+
+
+def test_who_has_the_newest_is_recovered_without_it():
+    assert recover_newest(StreamPosition(5, "now"), stream(1, 5)) == Recovery(True)
+
+
+def test_who_had_the_newest_before_a_restart_that_lost_nothing_has_it_still():
+    history = stream(1, 5, previous=StreamPosition(5, "before"))
+
+    assert recover_newest(StreamPosition(5, "before"), history) == Recovery(True)
+
+
+def test_a_cache_without_its_newest_recovers_only_who_has_it():
+    lapsed = History([], StreamPosition(5, "now"))
+
+    assert recover_newest(StreamPosition(5, "now"), lapsed) == Recovery(True)
+    assert recover_newest(StreamPosition(4, "now"), lapsed) == FAILED
+
+
+def test_an_older_entry_is_never_given_for_the_newest():
+    evicted = History(publications(3, 4), StreamPosition(5, "now"))
+
+    assert recover_newest(StreamPosition(3, "now"), evicted) == FAILED
+
+
+def test_a_cache_that_nothing_was_published_to_recovers_nobody():
+    empty = History([], StreamPosition(0, "now"))
+
+    assert recover_newest(StreamPosition(), empty) == FAILED

@@ -79,10 +79,12 @@ def test_a_channel_without_history_has_no_position(namespaces):
     assert services.publish("live:a", 1) == StreamPosition(0, "")
 
 
+@pytest.mark.rule("name-without-namespace")
 def test_a_channel_without_a_namespace_is_one_of_the_empty_name(namespaces):
     assert services.publish("plain", 1) == StreamPosition(0, "")
 
 
+@pytest.mark.rule("api-no-permissions")
 def test_nobodys_permission_is_asked(history):
     services.publish("closed:a", 1)
     services.publish("$closed:a", 1)
@@ -292,6 +294,7 @@ class TestOnCommit:
 # Beside an instance ----------------------------------------------------------------------------
 
 
+@pytest.mark.rule("info-not-from-api")
 async def test_everything_that_is_published_here_reaches_the_clients(engine, connect):
     alice = await connect()
     await alice.call("subscribe", channel="open:a")
@@ -319,6 +322,7 @@ async def test_the_instances_connections_are_used(engine, client):
     assert connections(client) - before <= 4
 
 
+@pytest.mark.rule("api-presence-result", "api-presence-stats-result")
 async def test_presence_is_read(engine, connect):
     alice = await connect()
     await alice.call("subscribe", channel="open:a")
@@ -333,6 +337,7 @@ async def test_presence_is_read(engine, connect):
             await read("nowhere:a")
 
 
+@pytest.mark.rule("api-channels-counts", "api-channels-pattern")
 async def test_channels_are_counted_over_all_instances(engine, connect):
     alice, bob = await connect(), await connect("43")
     for client, channel in ((alice, "open:a"), (bob, "open:a"), (bob, "live:b")):
@@ -343,6 +348,7 @@ async def test_channels_are_counted_over_all_instances(engine, connect):
     assert await services.achannels("live:*") == ({"live:b": 1}, [])
 
 
+@pytest.mark.rule("api-info-nodes")
 async def test_every_instance_gives_its_figures(engine, connect):
     alice, _ = await connect(), await connect("")
     await alice.call("subscribe", channel="open:a")
@@ -412,6 +418,7 @@ async def test_history_that_cannot_be_read_says_why(namespaces, channel, how, er
         await services.ahistory(channel, limit=5, **how)
 
 
+@pytest.mark.rule("stream-remove-keeps-position")
 async def test_history_is_removed_and_its_position_stays(namespaces):
     position = await services.apublish("open:a", 1)
 

@@ -35,6 +35,7 @@ def subscription(written, ended):
     )
 
 
+@pytest.mark.rule("order-subscribe-reply-first")
 def test_nothing_is_written_before_the_reply(subscription, written):
     subscription.hand(delivery(1))
     subscription.hand(plain(b"join"))
@@ -44,6 +45,7 @@ def test_nothing_is_written_before_the_reply(subscription, written):
     assert written == []
 
 
+@pytest.mark.rule("live-known-dropped", "recover-buffered-follows")
 def test_what_the_read_covered_is_not_written_again(subscription, written):
     for offset in (1, 2, 3):
         subscription.hand(delivery(offset))
@@ -54,6 +56,7 @@ def test_what_the_read_covered_is_not_written_again(subscription, written):
     assert written == [b"3"]
 
 
+@pytest.mark.rule("live-known-dropped")
 def test_a_read_ahead_of_the_link_guards_until_the_link_has_passed_it(subscription, written):
     subscription.release(at(3))
 
@@ -93,6 +96,7 @@ def test_an_offset_kept_twice_is_written_once(subscription, written):
     assert written == [b"3"]
 
 
+@pytest.mark.rule("order-held-until-reply")
 def test_without_a_position_everything_kept_is_written_in_order(subscription, written):
     for kept in (delivery(2), plain(b"join"), delivery(3)):
         subscription.hand(kept)
@@ -132,6 +136,7 @@ def test_what_continues_the_read_follows(subscription, kept, position):
     assert subscription.follows(at(position))
 
 
+@pytest.mark.rule("recover-hole-read-again")
 @pytest.mark.parametrize(("kept", "position"), [((7,), 5), ((6, 8), 5), ((4, 7), 5)])
 def test_a_hole_after_the_read_does_not_follow(subscription, kept, position):
     for offset in kept:

@@ -4,7 +4,7 @@ import time
 import pytest
 from django.core.management import CommandError, call_command
 
-from realtime.tokens import verify_connection_token, verify_subscription_token
+from tests.support.tokens import connection_claims, subscription_claims
 
 
 def run(*arguments):
@@ -23,7 +23,7 @@ def refusal(*arguments):
 
 
 def test_it_prints_a_connection_token():
-    claims = verify_connection_token(run("--user", "42"))
+    claims = connection_claims(run("--user", "42"))
 
     assert claims.user == "42"
     assert claims.info is None
@@ -31,20 +31,20 @@ def test_it_prints_a_connection_token():
 
 
 def test_time_to_live_and_info_can_be_given():
-    claims = verify_connection_token(run("--user=42", "--ttl=60", '--info={"name": "Ada"}'))
+    claims = connection_claims(run("--user=42", "--ttl=60", '--info={"name": "Ada"}'))
 
     assert claims.expire_at == pytest.approx(time.time() + 60, abs=2)
     assert bytes(claims.info) == b'{"name": "Ada"}'
 
 
 def test_with_a_channel_it_is_a_subscription_token():
-    claims = verify_subscription_token(run("--user", "42", "--channel", "$reports:7"))
+    claims = subscription_claims(run("--user", "42", "--channel", "$reports:7"))
 
     assert (claims.user, claims.channel) == ("42", "$reports:7")
 
 
 def test_an_empty_user_is_anonymous():
-    assert verify_connection_token(run("--user", "")).user == ""
+    assert connection_claims(run("--user", "")).user == ""
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ async def heard(layer):
 # Publish ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("stream-offsets-from-1")
 async def test_offsets_count_from_one_within_one_epoch(stream):
     published = [await stream.publish() for _ in range(3)]
 
@@ -44,6 +45,7 @@ async def test_offsets_count_from_one_within_one_epoch(stream):
     assert {each.outcome for each in published} == {"stored"}
 
 
+@pytest.mark.rule("publish-atomic", "publish-carries-position")
 async def test_what_is_published_is_in_the_stream_and_on_the_layer(stream, heard):
     position = (await stream.publish(7)).position
 
@@ -65,6 +67,7 @@ async def test_bytes_beyond_ascii_survive_stream_and_layer(stream, heard):
     assert bytes(kept.data) == bytes(carried.data) == '"é\U0001f600\u2028\\u0000"'.encode()
 
 
+@pytest.mark.rule("stream-offsets-from-1", "publish-atomic")
 async def test_concurrent_publishers_never_share_an_offset(stream, heard):
     published = await asyncio.gather(*(stream.publish(n) for n in range(60)))
 
@@ -92,11 +95,13 @@ async def test_a_channel_without_history_keeps_nothing_and_still_publishes(strea
     assert client.dbsize() == 0
 
 
+@pytest.mark.rule("option-history-both")
 @pytest.mark.parametrize("retention", [Retention(10, 0), Retention(0, 10)])
 async def test_history_needs_a_size_and_a_time(stream, retention):
     assert (await stream.publish(retention=retention)).outcome == "sent"
 
 
+@pytest.mark.rule("publish-skip-history")
 async def test_skipped_publications_leave_no_hole_in_the_offsets(stream):
     await stream.publish()
     await stream.publish(retention=Retention())
@@ -105,6 +110,7 @@ async def test_skipped_publications_leave_no_hole_in_the_offsets(stream):
     assert await stream.offsets() == [1, 2]
 
 
+@pytest.mark.rule("option-history-size", "stream-size-kept")
 async def test_the_oldest_publications_are_trimmed_exactly(stream):
     for number in range(1, 8):
         await stream.publish(number, retention=Retention(size=3, ttl_seconds=60))
@@ -113,6 +119,7 @@ async def test_the_oldest_publications_are_trimmed_exactly(stream):
     assert (await stream.top()).position.offset == 7
 
 
+@pytest.mark.rule("stream-size-kept")
 async def test_a_smaller_history_takes_effect_with_the_next_publication(stream):
     await stream.fill(10)
 
@@ -121,6 +128,7 @@ async def test_a_smaller_history_takes_effect_with_the_next_publication(stream):
     assert await stream.offsets() == [10, 11]
 
 
+@pytest.mark.rule("stream-ttl-after-last", "stream-metadata-outlives")
 async def test_every_key_lapses_and_metadata_later_than_entries(stream, client, configure):
     configure(HISTORY_META_TTL_SECONDS=1000, IDEMPOTENCY_TTL_SECONDS=30)
 
@@ -133,6 +141,7 @@ async def test_every_key_lapses_and_metadata_later_than_entries(stream, client, 
     assert 25 <= ttls[KEYS.idempotency_prefix + "k"] <= 30
 
 
+@pytest.mark.rule("option-history-ttl", "stream-ttl-after-last", "stream-metadata-outlives")
 async def test_entries_lapse_and_offset_and_epoch_stay(stream):
     first = (await stream.publish(retention=Retention(10, 1))).position
 
@@ -144,6 +153,7 @@ async def test_entries_lapse_and_offset_and_epoch_stay(stream):
     assert (await stream.publish()).position == StreamPosition(2, first.epoch)
 
 
+@pytest.mark.rule("option-history-ttl")
 async def test_a_publication_prolongs_the_life_of_all_entries(stream, client):
     await stream.publish()
     client.expire(KEYS.stream, 5)
@@ -153,6 +163,7 @@ async def test_a_publication_prolongs_the_life_of_all_entries(stream, client):
     assert client.ttl(KEYS.stream) > 50
 
 
+@pytest.mark.rule("stream-metadata-renewed-by-reads")
 async def test_reads_prolong_the_life_of_the_metadata(stream, client):
     await stream.publish()
     client.expire(KEYS.meta, 5)
@@ -162,6 +173,7 @@ async def test_reads_prolong_the_life_of_the_metadata(stream, client):
     assert client.ttl(KEYS.meta) > 1000
 
 
+@pytest.mark.rule("stream-epoch-8-letters", "sentinel-never-an-epoch")
 async def test_an_epoch_is_eight_letters_and_never_the_sentinel():
     epochs = {acts.new_epoch() for _ in range(100)}
 
@@ -172,6 +184,7 @@ async def test_an_epoch_is_eight_letters_and_never_the_sentinel():
 # Idempotency -----------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("idempotency-original-position", "idempotency-publishes-nothing")
 async def test_a_repeat_returns_the_first_position_and_publishes_nothing(stream, heard):
     first = await stream.publish(1, idempotency_key="k")
     await stream.publish(2)
@@ -183,6 +196,7 @@ async def test_a_repeat_returns_the_first_position_and_publishes_nothing(stream,
     await until(lambda: len(heard) == 2)
 
 
+@pytest.mark.rule("idempotency-per-channel")
 async def test_the_same_key_in_another_channel_is_another_key(broker):
     await Stream(broker, "one").publish(idempotency_key="k")
 
@@ -191,6 +205,7 @@ async def test_the_same_key_in_another_channel_is_another_key(broker):
     assert published.outcome == "stored"
 
 
+@pytest.mark.rule("idempotency-without-history")
 async def test_a_key_works_without_history_as_well(stream, heard):
     outcomes = [
         (await stream.publish(retention=Retention(), idempotency_key="k")).outcome for _ in range(2)
@@ -201,6 +216,7 @@ async def test_a_key_works_without_history_as_well(stream, heard):
     assert len(heard) == 1
 
 
+@pytest.mark.rule("idempotency-publishes-nothing")
 async def test_concurrent_repeats_store_one(stream):
     published = await asyncio.gather(*(stream.publish(idempotency_key="k") for _ in range(20)))
 
@@ -209,6 +225,7 @@ async def test_concurrent_repeats_store_one(stream):
     assert await stream.offsets() == [1]
 
 
+@pytest.mark.rule("idempotency-lapses")
 async def test_a_key_lapses(stream, configure):
     configure(IDEMPOTENCY_TTL_SECONDS=1)
     await stream.publish(idempotency_key="k")
@@ -234,6 +251,7 @@ async def versions(stream, *given):
     ]
 
 
+@pytest.mark.rule("version-older-dropped")
 async def test_a_version_that_is_not_newer_is_dropped(stream, heard):
     outcomes = await versions(stream, (2, ""), (2, ""), (1, ""), (3, ""))
 
@@ -242,26 +260,31 @@ async def test_a_version_that_is_not_newer_is_dropped(stream, heard):
     assert await stream.offsets() == [1, 2]
 
 
+@pytest.mark.rule("version-dropped-position")
 async def test_a_dropped_version_is_told_the_current_position(stream):
     current = (await stream.publish(version=5)).position
 
     assert (await stream.publish(version=4)).position == current
 
 
+@pytest.mark.rule("version-other-epoch")
 async def test_another_version_epoch_begins_anew(stream):
     outcomes = await versions(stream, (9, "a"), (1, "b"), (1, "b"), (2, "b"))
 
     assert outcomes == ["stored", "stored", "superseded", "stored"]
 
 
+@pytest.mark.rule("version-empty-epoch")
 async def test_an_empty_version_epoch_stands_for_any(stream):
     assert await versions(stream, (9, "a"), (9, "")) == ["stored", "superseded"]
 
 
+@pytest.mark.rule("version-zero-always")
 async def test_no_version_is_always_published(stream):
     assert await versions(stream, (9, ""), (0, ""), (9, "")) == ["stored", "stored", "superseded"]
 
 
+@pytest.mark.rule("version-64-bits")
 async def test_versions_of_64_bits_are_compared_exactly(stream):
     outcomes = await versions(
         stream, (2**53, ""), (2**53 + 1, ""), (2**53 + 1, ""), (UINT64_MAX - 1, ""), (10, "")
@@ -271,6 +294,7 @@ async def test_versions_of_64_bits_are_compared_exactly(stream):
     assert await versions(stream, (UINT64_MAX, ""), (UINT64_MAX, "")) == ["stored", "superseded"]
 
 
+@pytest.mark.rule("version-needs-history")
 async def test_a_version_means_nothing_without_history(stream):
     for version in (2, 1):
         published = await stream.publish(version=version, retention=Retention())
@@ -281,6 +305,7 @@ async def test_a_version_means_nothing_without_history(stream):
 # Read ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("stream-top-zero", "stream-read-makes-epoch")
 async def test_reading_makes_the_metadata_of_an_unknown_channel(stream):
     top = (await stream.top()).position
 
@@ -290,6 +315,7 @@ async def test_reading_makes_the_metadata_of_an_unknown_channel(stream):
     assert (await stream.publish()).position == StreamPosition(1, top.epoch)
 
 
+@pytest.mark.rule("history-since-forward")
 async def test_history_goes_forward_from_a_position(stream):
     top = await stream.fill(5)
 
@@ -301,6 +327,7 @@ async def test_history_goes_forward_from_a_position(stream):
     assert (await stream.history(since=StreamPosition(2), limit=1)).position == top
 
 
+@pytest.mark.rule("history-since-reverse")
 async def test_history_goes_back_from_a_position(stream):
     await stream.fill(5)
 
@@ -340,6 +367,7 @@ async def test_the_newest_are_read_oldest_first(stream, broker):
     assert [each.offset for each in after.publications] == [5]
 
 
+@pytest.mark.rule("stream-remove-keeps-position")
 async def test_removed_history_leaves_offset_and_epoch(stream, broker):
     top = await stream.fill(3)
 
@@ -350,6 +378,7 @@ async def test_removed_history_leaves_offset_and_epoch(stream, broker):
     assert (await stream.publish()).position == StreamPosition(4, top.epoch)
 
 
+@pytest.mark.rule("stream-lost-metadata-new-epoch")
 async def test_lost_metadata_is_a_new_epoch_and_the_old_entries_are_gone(stream, client):
     before = await stream.fill(3)
     client.delete(KEYS.meta)
@@ -361,6 +390,7 @@ async def test_lost_metadata_is_a_new_epoch_and_the_old_entries_are_gone(stream,
     assert await stream.offsets() == []
 
 
+@pytest.mark.rule("stream-lost-metadata-new-epoch")
 async def test_a_publish_after_lost_metadata_begins_at_one(stream, client):
     before = await stream.fill(3)
     client.delete(KEYS.meta)
@@ -385,6 +415,7 @@ async def test_tops_of_many_channels_are_read_together(broker):
     assert [top.position.offset for top in tops] == [2, 1, 0]
 
 
+@pytest.mark.rule("join-not-kept")
 async def test_joins_and_leaves_are_carried_and_not_kept(broker, heard, client):
     info = ClientInfo("42", "c1", conn_info=Raw(b'{"a": 1}'))
 
@@ -430,6 +461,7 @@ async def test_one_channel_that_fails_does_not_fail_the_batch(servers, client):
     assert [outcomes[index].position.offset for index in (0, 2)] == [1, 1]
 
 
+@pytest.mark.rule("redis-away-100")
 async def test_a_publish_that_fails_is_an_error_and_not_an_acknowledgement(stream, client):
     client.set(KEYS.meta, "not a hash")
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("valkey")
 
 
 def recovered(since, history):
-    return recover(since, history, limit=300, bytes_max=10**6, size_of=lambda _: 1)
+    return recover(since, history, limit=300)
 
 
 def offsets_of(recovery):
@@ -41,6 +41,7 @@ async def crash(valkey, *, kept_bytes):
     await asyncio.to_thread(valkey.start)
 
 
+@pytest.mark.rule("stream-restart-new-epoch")
 async def test_a_restart_on_the_same_data_begins_a_new_epoch_and_goes_on_counting(valkey, stream):
     before = await stream.fill(3)
 
@@ -74,6 +75,7 @@ async def test_a_publish_may_be_the_first_to_notice_the_restart(valkey, stream):
     assert (await stream.top()).previous == before
 
 
+@pytest.mark.rule("stream-restart-new-epoch")
 async def test_a_position_before_the_restart_recovers_under_the_new_epoch(valkey, stream):
     before = await stream.fill(3)
     await restart(valkey)

@@ -20,31 +20,43 @@ from tests.realtime.frames import message_of
 
 def refused(frame):
     with pytest.raises(Disconnected) as outcome:
-        codec.decode_commands(frame)
+        list(codec.decode_commands(frame))
     return outcome.value.disconnect is BAD_REQUEST
 
 
 # Commands in -----------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("frame-several-commands")
 def test_commands_of_one_frame_keep_their_order():
-    commands = codec.decode_commands('{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"c"}}')
+    frame = '{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"c"}}'
+
+    commands = list(codec.decode_commands(frame))
 
     assert [command.id for command in commands] == [1, 2]
     assert commands[1].subscribe.channel == "c"
 
 
+@pytest.mark.rule("ws-any-opcode-in", "frame-last-newline")
 @pytest.mark.parametrize("frame", ['{"id":1}\n', b'{"id":1}\n', b'{"id":1}', ' {"id":1} '])
 def test_a_last_newline_and_either_kind_of_frame_are_fine(frame):
     assert [command.id for command in codec.decode_commands(frame)] == [1]
 
 
+@pytest.mark.rule("pong-is-what-has-no-id")
 def test_an_empty_object_is_a_pong():
     (pong,) = codec.decode_commands("{}")
 
     assert not pong.id
 
 
+@pytest.mark.rule(
+    "frame-empty-3501",
+    "frame-blank-line-3501",
+    "frame-malformed-3501",
+    "input-strict-utf8",
+    "frame-deep-3501",
+)
 @pytest.mark.parametrize(
     "frame",
     [
@@ -85,9 +97,10 @@ def test_nothing_of_a_frame_with_a_malformed_line_is_carried_out():
 @example("\ud800")
 def test_any_frame_is_understood_or_refused(frame):
     with contextlib.suppress(Disconnected):
-        codec.decode_commands(frame)
+        list(codec.decode_commands(frame))
 
 
+@pytest.mark.rule("payload-bytes-kept")
 def test_the_payload_of_a_command_keeps_its_bytes():
     data = '{"b": 1.0,"a":98765432109876543210}'
 
@@ -99,6 +112,7 @@ def test_the_payload_of_a_command_keeps_its_bytes():
 # Payloads --------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("payload-bytes-kept")
 @pytest.mark.parametrize(
     "text",
     [
@@ -118,6 +132,7 @@ def test_a_payload_keeps_its_bytes(text):
     assert codec.payload(text.encode()) == text.encode()
 
 
+@pytest.mark.rule("payload-not-json-refused", "payload-depth-128", "payload-digits-300")
 @pytest.mark.parametrize(
     "content",
     [
@@ -151,6 +166,7 @@ def test_what_some_receiver_cannot_read_is_refused(content):
         codec.payload(content)
 
 
+@pytest.mark.rule("payload-depth-128", "payload-digits-300")
 @pytest.mark.parametrize(
     "content",
     [
@@ -168,6 +184,7 @@ def test_depth_and_digits_are_counted_where_they_count(content):
     assert codec.payload(content) == content
 
 
+@pytest.mark.rule("payload-newlines-removed")
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n", b"\r"])
 def test_no_newline_separates_the_tokens_of_a_payload(newline):
     content = newline.join([b"{", b'"a":', b'"\\n\\r",', b'"b":[', b"1,2]", b"}"])
@@ -232,10 +249,12 @@ def test_a_payload_that_was_left_out_is_none():
 # Frames out ------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("ping-empty-object")
 def test_a_ping_is_an_empty_object():
     assert websocket.frame(b"{}") == codec.PING_FRAME
 
 
+@pytest.mark.rule("payload-raw-json", "push-pub")
 def test_a_publication_travels_with_the_publishers_bytes():
     data = b'{"b":1.0, "a":[ ]}'
 
@@ -247,6 +266,7 @@ def test_a_publication_travels_with_the_publishers_bytes():
     }
 
 
+@pytest.mark.rule("out-no-empty-line")
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20), json_values)
 def test_no_frame_holds_a_newline(channel, value):
     data = Raw(codec.payload(json.dumps(value, indent=1).encode("utf-8", "replace")))
@@ -271,6 +291,7 @@ def test_what_is_stored_comes_back():
     assert len(stored) == codec.encoded_size(publication)
 
 
+@pytest.mark.rule("push-unsubscribe")
 def test_the_pushes_that_end_something():
     assert message_of(codec.unsubscribe_frame("news", UNSUBSCRIBED_INSUFFICIENT_STATE)) == {
         "push": {"channel": "news", "unsubscribe": {"code": 2500, "reason": "insufficient state"}}
@@ -280,12 +301,14 @@ def test_the_pushes_that_end_something():
     }
 
 
+@pytest.mark.rule("error-103")
 def test_an_error_reply_never_gives_away_its_detail():
     frame = codec.error_frame(7, PermissionDenied("the token of mallory"))
 
     assert message_of(frame) == {"id": 7, "error": {"code": 103, "message": "permission denied"}}
 
 
+@pytest.mark.rule("envelope-error-fields", "exception-100-temporary")
 def test_an_internal_error_is_temporary():
     error = message_of(codec.error_frame(7, InternalError()))["error"]
 

@@ -48,12 +48,35 @@ def constants(kind):
     return [value for value in vars(disconnects).values() if type(value) is kind]
 
 
+@pytest.mark.rule(
+    "close-3000",
+    "close-3001",
+    "close-3004",
+    "close-3005",
+    "close-3006",
+    "close-3008",
+    "close-3009",
+    "close-3010",
+    "close-3011",
+    "close-3012",
+    "close-3013",
+    "close-3500",
+    "close-3501",
+    "close-3502",
+    "close-3503",
+    "close-3504",
+    "close-3505",
+    "close-3506",
+    "close-3507",
+    "close-3508",
+)
 def test_every_disconnect_has_its_code_and_reason():
     known = {each.code: each.reason for each in constants(Disconnect) if each.code >= 3000}
 
     assert known == DISCONNECTS
 
 
+@pytest.mark.rule("close-reason-never-json")
 @pytest.mark.parametrize("each", constants(Disconnect) + constants(Unsubscribe))
 def test_a_reason_is_short_and_never_json(each):
     assert 0 < len(each.reason) <= 32
@@ -62,6 +85,9 @@ def test_a_reason_is_short_and_never_json(each):
         json.loads(each.reason)
 
 
+@pytest.mark.rule(
+    "unsubscribe-2000", "unsubscribe-2500", "unsubscribe-2501", "unsubscribe-0-1-never"
+)
 def test_every_unsubscribe_has_its_code_and_reason():
     assert {tuple(each) for each in constants(Unsubscribe)} == {
         (2000, "server unsubscribe"),
@@ -70,6 +96,21 @@ def test_every_unsubscribe_has_its_code_and_reason():
     }
 
 
+@pytest.mark.rule(
+    "error-100",
+    "error-101-unused",
+    "error-102",
+    "error-103",
+    "error-104",
+    "error-105",
+    "error-106",
+    "error-107",
+    "error-108",
+    "error-109",
+    "error-110",
+    "error-112",
+    "error-message-never-empty",
+)
 def test_every_error_has_its_code_message_and_whether_to_retry():
     classes = [
         each

@@ -29,6 +29,7 @@ def test_the_head_has_the_shortest_form(length, head):
     assert websocket.frame(b"x" * length) == head + b"x" * length
 
 
+@pytest.mark.rule("close-reason-123-bytes")
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=200))
 @example("x" * 122 + "é")
 @example("x" * 123)
