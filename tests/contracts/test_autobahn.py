@@ -119,6 +119,7 @@ def test_any_frame_has_the_bytes_of_autobahns(unbounded):
     holds()
 
 
+@pytest.mark.rule("close-1009")
 def test_a_close_frame_takes_any_code_and_bytes_for_a_reason(protocol):
     protocol.sendCloseFrame(1009, websocket.reason_bytes("é" * 100))
 
@@ -138,6 +139,7 @@ def test_a_sent_close_ends_the_open_state(protocol):
     assert protocol.STATE_CONNECTING not in (protocol.STATE_OPEN, protocol.STATE_CLOSING)
 
 
+@pytest.mark.rule("ws-message-beyond-64k-1009")
 def test_a_message_beyond_the_bound_is_told_and_the_rest_of_it_thrown_away(protocol):
     protocol.dataReceived(masked(b" " * 65537) + masked(b"after"))
 
@@ -154,6 +156,7 @@ def test_the_bound_is_of_a_whole_message_in_parts(protocol):
     assert protocol.messages == []
 
 
+@pytest.mark.rule("ws-message-64k-read")
 def test_a_message_at_the_bound_is_read(protocol):
     protocol.dataReceived(masked(b" " * 65536))
 

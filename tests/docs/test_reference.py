@@ -83,6 +83,7 @@ def of_type(kind: type) -> dict[int, str]:
     return {each.code: each.reason for each in found}
 
 
+@pytest.mark.rule("close-ranges")
 def test_every_close_is_listed():
     rows = document("docs/reference/disconnect-codes.md").table("Closes")
 
@@ -117,6 +118,7 @@ def test_every_error_is_listed():
 # Options and checks -----------------------------------------------------------------------------
 
 
+@pytest.mark.rule("option-defaults-off")
 def test_every_channel_option_is_listed_with_its_default():
     fields = [each for each in Namespace._meta.local_fields if each.name not in ("id", "name")]
 
