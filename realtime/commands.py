@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 async def receive(session: Session, frame: str | bytes) -> None:
     """Handle one incoming message: its commands in order, until one ends the connection."""
+    session.is_busy = True
     try:
         for command in codec.decode_commands(frame):
             if _may_run_beside(session, command):
@@ -57,6 +58,8 @@ async def receive(session: Session, frame: str | bytes) -> None:
                 await _handle(session, command)
     except Disconnected as outcome:
         _end(session, outcome)
+    finally:
+        session.is_busy = False
 
 
 def _end(session: Session, outcome: Disconnected) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Final
 
+from realtime import conf
 from realtime.arrivals import RETRY_SECONDS, Arrivals, Streams
 from realtime.hub_channel import HubChannel
 from realtime.layers import LoopLayer
@@ -73,16 +74,24 @@ class Hub:
         channel.subscriptions[subscription] = None
         self._stay(channel)
         try:
-            async with channel.lock:
-                if not channel.is_listening:
-                    await self._listen(channel)
-                if channel.is_suspect:
-                    # Not before this instance's own position was compared: it may be the proof
-                    # that Redis lost something which the client would not be told of.
-                    await self._compare([channel], must_answer=True)
+            # With the wait for those who came before: they may have failed one after another.
+            async with asyncio.timeout(conf.current().broker_timeout_seconds):
+                await self._prepare(channel)
+        except TimeoutError as error:
+            self.remove(subscription)
+            raise BrokerUnavailable("the channel could not be joined in time") from error
         except BaseException:
             self.remove(subscription)
             raise
+
+    async def _prepare(self, channel: HubChannel) -> None:
+        async with channel.lock:
+            if not channel.is_listening:
+                await self._listen(channel)
+            if channel.is_suspect:
+                # Not before this instance's own position was compared: it may be the proof that
+                # Redis lost something which the client would not be told of.
+                await self._compare([channel], must_answer=True)
 
     async def _listen(self, channel: HubChannel) -> None:
         def receive(data: bytes) -> None:

@@ -42,6 +42,7 @@ class Session:
         is_connected: Whether it has said who it is.
         is_refused: Whether its connect was answered with an error; nothing more is read.
         is_pinged: Whether the last ping is unanswered.
+        is_busy: Whether a message of the client is being handled.
         has_native_pings: Whether it is pinged with frames of WebSocket's own, which it need not
             answer as the protocol says.
         token_channels: The channels that its token subscribed it to.
@@ -55,6 +56,7 @@ class Session:
         "client",
         "has_native_pings",
         "instance",
+        "is_busy",
         "is_connected",
         "is_pinged",
         "is_refused",
@@ -78,6 +80,7 @@ class Session:
         self.is_connected = False
         self.is_refused = False
         self.is_pinged = False
+        self.is_busy = False
         self.has_native_pings = has_native_pings
         self.token_channels: frozenset[str] = frozenset()
         concurrency = conf.current().command_concurrency_limit
@@ -154,8 +157,11 @@ class Session:
         self.outbox.write(codec.PING_FRAME)
 
     def check_pong(self) -> None:
-        """Close the connection if its last ping is unanswered."""
-        if self.is_pinged:
+        """Close the connection if its last ping is unanswered, and nothing else is under way.
+
+        A pong waits behind the commands that came before it, each of which has its deadline.
+        """
+        if self.is_pinged and not self.is_busy:
             self.disconnect(NO_PONG)
 
     def check_time(self) -> None:

@@ -929,6 +929,22 @@ async def test_who_joins_after_a_lost_link_waits_for_redis(valkey, parts, subscr
         await within(subscriber().subscribe())
 
 
+async def test_all_who_join_a_channel_of_a_silent_server_are_refused_in_time(
+    valkey, parts, subscriber
+):
+    await parts.layer.listen("other", lambda data: None)
+    valkey.freeze()
+    began_at = asyncio.get_running_loop().time()
+
+    joins = [subscriber(is_positioned=False).subscribe() for _ in range(100)]
+    outcomes = await within(asyncio.gather(*joins, return_exceptions=True), timeout_seconds=30)
+
+    took_seconds = asyncio.get_running_loop().time() - began_at
+    valkey.thaw()
+    assert all(isinstance(outcome, BrokerUnavailable) for outcome in outcomes)
+    assert took_seconds < 5
+
+
 async def test_nobody_joins_before_this_instances_own_position_was_compared(
     parts, subscriber, layer, client
 ):

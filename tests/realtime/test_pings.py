@@ -5,6 +5,8 @@ import time
 
 import pytest
 
+from tests.realtime.client import CommandError
+
 
 @pytest.fixture(autouse=True)
 def _quick(configure):
@@ -53,6 +55,21 @@ async def test_who_does_not_answer_in_time_is_closed_with_3012(connect):
 
     assert closed.push == {"code": 3012, "reason": "no pong"}
     assert 0.3 <= time.monotonic() - pinged_at <= 0.9
+
+
+async def test_a_pong_may_wait_behind_a_command_that_takes_its_time(valkey, connect):
+    alice = await connect()
+    await alice.ping()
+    valkey.freeze()
+
+    await alice.send_commands({"id": 9, "publish": {"channel": "live:a", "data": 0}})
+    await alice.send("{}")
+    with pytest.raises(CommandError) as refused:
+        await alice.reply(9)
+    valkey.thaw()
+
+    assert refused.value.code == 100
+    await alice.call("publish", channel="live:a", data=1)
 
 
 async def test_who_has_not_connected_is_not_pinged(dial):
