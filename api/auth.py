@@ -1,13 +1,13 @@
-"""Who calls the server API, and what their key is for.
+"""Who calls the server API or asks for a resource, and what their key is for.
 
 A key's scopes are a list of ``method`` and ``method:channel pattern``. In a pattern only ``*`` is
 special: it stands for any run of characters, so that ``publish:chat:*`` allows ``chat:`` and
 ``chat:1`` and not ``chatx:1``. A method without a pattern may be called for every channel; ``*``
-alone is everything. ``publish`` does not include ``broadcast``. ``channels``, ``info`` and
-``disconnect`` concern no one channel and take no pattern. ``batch`` needs no scope of its own.
+alone is everything. ``publish`` does not include ``broadcast``. What ``models.SERVER_METHODS``
+names concerns no one channel and takes no pattern. ``batch`` needs no scope of its own.
 
-A single call outside the scopes is answered with HTTP 403 and an empty body; inside ``batch``, and
-for a channel of ``broadcast``, that one item gets error 103.
+A single call outside the scopes is answered with HTTP 403, by the server API with an empty body;
+inside ``batch``, and for a channel of ``broadcast``, that one item gets error 103.
 """
 
 import asyncio
@@ -89,25 +89,25 @@ def matches(pattern: str, channel: str) -> bool:
     return True
 
 
-async def caller_of(request: HttpRequest) -> Caller | None:
+async def caller_of(request: HttpRequest, *, takes_query: bool = True) -> Caller | None:
     """Return who sends a request; None if no accepted key comes with it.
 
     Source: Centrifugo server API: ``X-API-Key``, else ``Authorization: apikey``; where that was
-    not accepted, ``?api_key=``.
+    not accepted, ``?api_key=``, if ``takes_query``.
     """
-    for key in _keys_of(request):
+    for key in _keys_of(request, takes_query=takes_query):
         caller = await _holder_of(key)
         if caller is not None:
             return caller
     return None
 
 
-def _keys_of(request: HttpRequest) -> Iterator[str]:
+def _keys_of(request: HttpRequest, *, takes_query: bool) -> Iterator[str]:
     key = request.headers.get("X-API-Key", "")
     if not key:
         scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
         key = credentials.strip() if scheme.lower() == "apikey" else ""
-    for given in (key, request.GET.get("api_key", "")):
+    for given in (key, request.GET.get("api_key", "") if takes_query else ""):
         if given:
             yield given
 

@@ -1,18 +1,19 @@
 """What each method of the server API does: from a request of ``schemas.py`` to a result.
 
-Called by ``commands.py`` for single calls and for the commands of a batch. A method checks the
+Called by ``commands.py`` and ``batch.py``. What is done to connections stands in
+``connection_methods.py``. A method checks the
 caller's scopes first; a channel's regex, its private prefix and the permissions of clients are
 not looked at, because a key stands above them.
 """
 
-import base64
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NamedTuple
 
-import msgspec
 from msgspec import Raw, Struct
 
+from api import connection_methods
 from api.auth import Caller
+from api.payloads import payload
 from api.results import (
     BroadcastResponse,
     BroadcastResult,
@@ -26,17 +27,18 @@ from api.schemas import (
     BroadcastRequest,
     ChannelRequest,
     ChannelsRequest,
-    DisconnectReason,
     DisconnectRequest,
     HistoryRequest,
     InfoRequest,
     PayloadRequest,
     PublishRequest,
+    RefreshRequest,
+    RPCRequest,
+    SubscribeRequest,
     UnsubscribeRequest,
 )
 from realtime import services
-from realtime.protocol.disconnects import FORCE_DISCONNECT, Disconnect
-from realtime.protocol.errors import BadRequest, ProtocolError
+from realtime.protocol.errors import BadRequest, MethodNotFound, ProtocolError
 from realtime.protocol.messages import (
     Empty,
     HistoryResult,
@@ -45,11 +47,13 @@ from realtime.protocol.messages import (
     StreamPosition,
     is_absent,
 )
-from realtime.protocol.websocket import REASON_MAX_BYTES
 from realtime.services import PublishItem, PublishOptions
 
-# What a WebSocket close frame may carry for an application, RFC 6455 section 7.4.2.
-_CLOSE_CODES: Final = range(3000, 5000)
+
+class NotFound(MethodNotFound):
+    """No such method; the API words it otherwise than the client protocol."""
+
+    message = "not found"
 
 
 # Publishing -----------------------------------------------------------------------------------
@@ -130,12 +134,7 @@ def _publish_result(position: StreamPosition | ProtocolError) -> PublishResult |
 
 
 def _payload(request: PayloadRequest) -> Raw:
-    data = request.data
-    if request.b64data:
-        try:
-            data = Raw(base64.b64decode(request.b64data, validate=True))
-        except ValueError as error:
-            raise BadRequest("b64data is not base64") from error
+    data = payload(request.data, request.b64data, "b64data")
     if is_absent(data):
         raise BadRequest("no data")
     return data
@@ -203,59 +202,17 @@ async def info(_request: InfoRequest, caller: Caller) -> InfoResult:
     return InfoResult(*await services.ainfo())
 
 
-# Ending ---------------------------------------------------------------------------------------
+async def rpc(request: RPCRequest, caller: Caller) -> Empty:
+    """Refuse a call: no extension of the server exists.
 
-
-async def disconnect(request: DisconnectRequest, caller: Caller) -> Empty:
-    """Close a user's connections, on all instances."""
-    caller.require("disconnect")
-    code, reason = _disconnect(request.disconnect)
-    await services.adisconnect(
-        request.user or "",
-        client=request.client or "",
-        session=request.session or "",
-        whitelist=request.whitelist or [],
-        code=code,
-        reason=reason,
-    )
-    return Empty()
-
-
-def _disconnect(asked: DisconnectReason | None) -> Disconnect:
-    if asked is None or not asked.code:
-        return FORCE_DISCONNECT
-    # Without a reason centrifuge-js would take a terminal code for one to reconnect after.
-    reason = asked.reason or FORCE_DISCONNECT.reason
-    if asked.code not in _CLOSE_CODES:
-        raise BadRequest(f"close code {asked.code} is not in 3000-4999")
-    if len(reason.encode()) > REASON_MAX_BYTES:
-        raise BadRequest(f"reason exceeds {REASON_MAX_BYTES} bytes")
-    if _is_json(reason):
-        raise BadRequest("reason is JSON, which centrifuge-js would read as advice")
-    return Disconnect(asked.code, reason)
-
-
-def _is_json(text: str) -> bool:
-    try:
-        msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
-        return False
-    return True
-
-
-async def unsubscribe(request: UnsubscribeRequest, caller: Caller) -> Empty:
-    """End a user's subscription to a channel, on all instances; without a channel nothing."""
-    channel = request.channel or ""
-    caller.require("unsubscribe", channel)
-    if channel:
-        (await services.asnapshot()).options_of(channel)
-        await services.aunsubscribe(
-            request.user or "",
-            channel,
-            client=request.client or "",
-            session=request.session or "",
-        )
-    return Empty()
+    Raises:
+        BadRequest: No method is named.
+        NotFound: Otherwise.
+    """
+    caller.require("rpc")
+    if not request.method:
+        raise BadRequest("no method")
+    raise NotFound(request.method)
 
 
 # The table ------------------------------------------------------------------------------------
@@ -277,6 +234,9 @@ METHODS: Final[dict[str, Method]] = {
     "presence_stats": Method(ChannelRequest, presence_stats),
     "channels": Method(ChannelsRequest, channels),
     "info": Method(InfoRequest, info),
-    "disconnect": Method(DisconnectRequest, disconnect),
-    "unsubscribe": Method(UnsubscribeRequest, unsubscribe),
+    "rpc": Method(RPCRequest, rpc),
+    "subscribe": Method(SubscribeRequest, connection_methods.subscribe),
+    "unsubscribe": Method(UnsubscribeRequest, connection_methods.unsubscribe),
+    "refresh": Method(RefreshRequest, connection_methods.refresh),
+    "disconnect": Method(DisconnectRequest, connection_methods.disconnect),
 }

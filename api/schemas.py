@@ -1,31 +1,44 @@
 """The JSON bodies of the HTTP API: the only place that reads them.
 
-Field names are those of the Centrifugo server API. Unknown fields are ignored, ``null`` equals
-absent, ``Raw`` carries a payload through untouched.
+Field names are those of the Centrifugo server API. Unknown fields are ignored, except by resources;
+``null`` equals absent, ``Raw`` carries a payload through untouched.
 """
 
-from typing import TypeVar
+import re
+from collections.abc import Iterator
+from typing import Annotated, TypeVar
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from realtime.protocol.messages import ABSENT, UINT64_MAX, Int32, UInt32, Unsigned
 
 _Body = TypeVar("_Body")
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class MalformedBody(Exception):
-    """The body is not UTF-8, not JSON, or not of the expected shape."""
+    """The body is not UTF-8, not JSON, or not of the expected shape.
+
+    Attributes:
+        field: What of well-formed JSON is not of the shape, dotted, or empty for all of it; None
+            if it is no JSON.
+    """
+
+    def __init__(self, reason: str, *, field: str | None = None) -> None:
+        super().__init__(reason)
+        self.field = field
 
 
 class PayloadRequest(Struct):
-    """What publish and broadcast have in common."""
+    """What publish and broadcast have in common; ``delta`` is accepted and has no effect yet."""
 
     data: Raw = ABSENT
     b64data: str | None = None
     skip_history: bool | None = None
     tags: dict[str, str] | None = None
     idempotency_key: str | None = None
+    delta: bool | None = None
     version: Unsigned | None = None
     version_epoch: str | None = None
 
@@ -100,19 +113,72 @@ class UnsubscribeRequest(Struct):
     session: str | None = None
 
 
+class Flag(Struct):
+    """A truth value in an object, so that false differs from absent."""
+
+    value: bool | None = None
+
+
+class OverrideRequest(Struct):
+    """Channel options that differ for one subscription."""
+
+    presence: Flag | None = None
+    join_leave: Flag | None = None
+    force_push_join_leave: Flag | None = None
+    force_recovery: Flag | None = None
+    force_positioning: Flag | None = None
+
+
+class SubscribeRequest(Struct):
+    """Whom to subscribe, to what and how; an empty user is the anonymous one."""
+
+    user: str | None = None
+    channel: str | None = None
+    client: str | None = None
+    session: str | None = None
+    expire_at: Int64 | None = None
+    info: Raw = ABSENT
+    b64info: str | None = None
+    data: Raw = ABSENT
+    b64data: str | None = None
+    recover_since: SincePosition | None = None
+    override: OverrideRequest | None = None
+
+
+class RefreshRequest(Struct):
+    """Whose connections get which end; an empty user is the anonymous one."""
+
+    user: str | None = None
+    client: str | None = None
+    session: str | None = None
+    expired: bool | None = None
+    expire_at: Int64 | None = None
+    info: Raw = ABSENT
+
+
+class RPCRequest(Struct):
+    """A call of an extension of the server."""
+
+    method: str | None = None
+    params: Raw = ABSENT
+
+
 class BatchCommand(Struct):
     """One command of a batch: the first present of its requests, in the order listed here."""
 
     publish: PublishRequest | None = None
     broadcast: BroadcastRequest | None = None
+    subscribe: SubscribeRequest | None = None
     unsubscribe: UnsubscribeRequest | None = None
     disconnect: DisconnectRequest | None = None
+    refresh: RefreshRequest | None = None
     history: HistoryRequest | None = None
     history_remove: ChannelRequest | None = None
     presence: ChannelRequest | None = None
     presence_stats: ChannelRequest | None = None
     channels: ChannelsRequest | None = None
     info: InfoRequest | None = None
+    rpc: RPCRequest | None = None
 
     def named_request(self) -> tuple[str, Struct] | None:
         """Return the method's name and its request; None if no known method is named."""
@@ -128,6 +194,29 @@ class BatchRequest(Struct):
 
     commands: list[BatchCommand | None] | None = None
     parallel: bool | None = None
+
+
+class LegacyCommand(Struct):
+    """One line of a body without a method in the address."""
+
+    method: str | None = None
+    params: Raw = Raw(b"{}")
+
+
+class PublicationBody(Struct, forbid_unknown_fields=True):
+    """One publication for the channel in the address.
+
+    ``data`` is any JSON but ``null`` and is carried byte for byte. ``idempotency_key`` may come in
+    the header ``Idempotency-Key`` instead: a repeat within five minutes publishes nothing. With
+    ``version``, what is not newer than the channel's last one of ``version_epoch`` is dropped.
+    """
+
+    data: Annotated[Raw, Meta(extra_json_schema={"not": {"type": "null"}})]
+    tags: dict[str, str] | None = None
+    skip_history: bool | None = None
+    idempotency_key: str | None = None
+    version: Unsigned | None = None
+    version_epoch: str | None = None
 
 
 class SubscriptionTokenRequest(Struct):
@@ -146,21 +235,37 @@ def decode(body: bytes, expected: type[_Body]) -> _Body:
         # msgspec passes a Raw field's bytes on as they are, valid or not.
         body.decode("utf-8")
         request = msgspec.json.decode(body, type=expected)
+    except msgspec.ValidationError as error:
+        raise MalformedBody(str(error), field=_field_of(str(error))) from error
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise MalformedBody(str(error)) from error
-    _refuse_wide_numbers(request)
+    for name, number in _wide_numbers(request):
+        if number > UINT64_MAX:  # msgspec's own bounds end at 63 bits
+            raise MalformedBody(f"{name} exceeds 64 bits", field=name)
     return request
 
 
-def _refuse_wide_numbers(request: object) -> None:
-    """Refuse what has no place in 64 bits; msgspec's own bounds end at 63."""
+def _field_of(reason: str) -> str:
+    """Return the field that msgspec complains of; empty for the body as a whole."""
+    path = re.search(r" - at `\$\.?([^`\[]*)[^`]*`$", reason)
+    if path is not None:
+        return path[1]
+    named = re.search(r"field `([^`]*)`$", reason)
+    return named[1] if named is not None else ""
+
+
+def _wide_numbers(request: object) -> Iterator[tuple[str, int]]:
+    """Yield what a request has to say in unsigned numbers of 64 bits, with the fields' names."""
     if isinstance(request, BatchRequest):
         for command in request.commands or ():
-            named = command.named_request() if command else None
-            if named is not None:
-                _refuse_wide_numbers(named[1])
+            yield from _wide_numbers(command)
+    elif isinstance(request, BatchCommand):
+        named = request.named_request()
+        yield from _wide_numbers(named[1] if named else None)
     elif isinstance(request, HistoryRequest):
-        if request.since is not None and (request.since.offset or 0) > UINT64_MAX:
-            raise MalformedBody("offset exceeds 64 bits")
-    elif isinstance(request, PayloadRequest) and (request.version or 0) > UINT64_MAX:
-        raise MalformedBody("version exceeds 64 bits")
+        yield "since.offset", (request.since.offset or 0) if request.since else 0
+    elif isinstance(request, SubscribeRequest):
+        since = request.recover_since
+        yield "recover_since.offset", (since.offset or 0) if since else 0
+    elif isinstance(request, PayloadRequest | PublicationBody):
+        yield "version", request.version or 0

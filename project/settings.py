@@ -66,6 +66,7 @@ INSTALLED_APPS = [
     "api",
     "dashboard",
     "project",
+    "ninja",  # for the files of the page that describes the API
     "servestatic",
     "django.contrib.admin",
     "django.contrib.auth",
@@ -108,15 +109,25 @@ USE_TZ = True
 # -- Stores --------------------------------------------------------------------------------------
 
 DATABASES = {
-    "default": databases.from_url(env.text("DATABASE_URL"), default_file=VAR_DIR / "db.sqlite3")
+    "default": databases.from_url(
+        env.text("DATABASE_URL"),
+        password=env.secret("DATABASE_PASSWORD"),
+        default_file=VAR_DIR / "db.sqlite3",
+    )
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
+# A password in an address of its own goes before this one.
+_redis_password = env.secret("REDIS_PASSWORD")
+_redis_login = {"password": _redis_password} if _redis_password else {}
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "realtime.layers.HeliographChannelLayer",
         "CONFIG": {
-            "hosts": [{"address": url} for url in env.words("REDIS_URL", embedded.address(VAR_DIR))]
+            "hosts": [
+                {"address": url, **_redis_login}
+                for url in env.words("REDIS_URL", embedded.address(VAR_DIR))
+            ]
         },
     }
 }
@@ -125,8 +136,10 @@ CHANNEL_LAYERS = {
 
 STATIC_URL = "/static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
-# Collected files have hashed names; without them the apps' own folders are served.
-_is_collected = not DEBUG and (STATIC_ROOT / "staticfiles.json").exists()
+# Collected files have hashed names; without them the apps' own folders are served. Who collects
+# them for the first time finds no list of them yet, and has to make it.
+_is_collecting = sys.argv[1:2] == ["collectstatic"]
+_is_collected = not DEBUG and (_is_collecting or (STATIC_ROOT / "staticfiles.json").exists())
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.test import AsyncClient
 
 from realtime.models import ApiKey, Namespace
@@ -73,6 +74,18 @@ def call(configured: None) -> Call:
         return Answer(response.status_code, response.content, response.headers["Content-Type"])
 
     return call
+
+
+@pytest.fixture
+def make_key(configured: None) -> Callable[..., Awaitable[str]]:
+    """Return a maker of a key with the given scopes."""
+
+    async def make_key(*scopes: str) -> str:
+        key = uuid.uuid4().hex
+        await sync_to_async(ApiKey.create)(key, key=key, scopes=list(scopes))
+        return key
+
+    return make_key
 
 
 @pytest.fixture

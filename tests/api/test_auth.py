@@ -40,6 +40,7 @@ def scoped(configured):
     return scoped
 
 
+@pytest.mark.rule("api-key-header", "api-key-authorization")
 @pytest.mark.parametrize(
     "headers",
     [
@@ -52,11 +53,13 @@ async def test_a_key_comes_in_one_of_two_headers(configured, headers):
     assert await status(**headers) == 200
 
 
+@pytest.mark.rule("api-key-query")
 async def test_a_key_may_come_in_the_address(configured):
     assert await status(f"/api/publish?api_key={KEY}") == 200
     assert await status(f"/api/publish?api_key={KEY}", X_API_Key="wrong") == 200
 
 
+@pytest.mark.rule("api-key-header-first", "api-key-refused-401")
 @pytest.mark.parametrize(
     "headers",
     [
@@ -78,6 +81,7 @@ async def test_anything_else_is_unauthorized(configured, headers):
     assert await status(**headers) == 401
 
 
+@pytest.mark.rule("api-key-refused-401")
 @pytest.mark.parametrize("query", ["api_key=", "api_key=wrong", "api_key=%00", "api_key=%ED%A0%80"])
 async def test_a_wrong_key_in_the_address_is_unauthorized(configured, query):
     assert await status(f"/api/publish?{query}") == 401
@@ -89,6 +93,7 @@ async def test_the_hash_of_a_key_is_no_key(configured):
     assert await status(X_API_Key=key_hash) == 401
 
 
+@pytest.mark.rule("api-no-key-configured-401")
 async def test_without_any_key_nobody_is_authorized(transactional_db, settings):
     settings.REALTIME = {**settings.REALTIME, "SNAPSHOT_POLL_SECONDS": 0}
 
@@ -118,6 +123,7 @@ async def test_a_revoked_key_is_unauthorized(configured):
     assert await status(X_API_Key=KEY) == 401
 
 
+@pytest.mark.rule("api-key-scopes-403")
 async def test_a_call_outside_the_scopes_is_forbidden(scoped):
     await asyncio.to_thread(scoped, "publish:chat:*", "history")
 
@@ -134,6 +140,7 @@ async def test_a_key_whose_scopes_were_emptied_may_do_nothing(scoped):
     assert await status(X_API_Key=SCOPED) == 403
 
 
+@pytest.mark.rule("api-key-scopes-403")
 async def test_broadcast_is_refused_channel_by_channel(scoped, call):
     await asyncio.to_thread(scoped, "broadcast:plain:*")
 

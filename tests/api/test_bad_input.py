@@ -51,6 +51,7 @@ BAD_BODIES = {
 }
 
 
+@pytest.mark.rule("input-strict-utf8", "api-body-unreadable-400")
 @pytest.mark.parametrize("name", BAD_BODIES)
 async def test_a_body_that_cannot_be_read_is_a_bad_request(call, stored, name):
     answer = await call("publish", BAD_BODIES[name])
@@ -91,6 +92,13 @@ BAD_PUBLICATIONS = {
 }
 
 
+@pytest.mark.rule(
+    "payload-not-json-refused",
+    "payload-depth-128",
+    "payload-digits-300",
+    "publish-options-bounded",
+    "api-publish-no-data-107",
+)
 @pytest.mark.parametrize("name", BAD_PUBLICATIONS)
 async def test_a_publication_that_others_could_not_take_is_error_107(call, stored, name):
     content = BAD_PUBLICATIONS[name]
@@ -113,6 +121,7 @@ async def test_a_publication_that_others_could_not_take_is_error_107(call, store
     assert await stored("kept:x") == []
 
 
+@pytest.mark.rule("option-format-json-object")
 async def test_a_format_is_kept_to(call, stored):
     for data in (5, [1], "text"):
         answer = await call("publish", {"channel": "json:x", "data": data})
@@ -122,6 +131,7 @@ async def test_a_format_is_kept_to(call, stored):
     assert await stored("json:x") == [{}]
 
 
+@pytest.mark.rule("name-nothing-else-reserved")
 @pytest.mark.parametrize("channel", ["kept:a\0b", "kept:a\nb", "kept:*?[{}", "kept:é", "kept:😀"])
 async def test_a_strange_name_is_a_name_of_its_own(call, stored, channel):
     assert (await call("publish", {"channel": channel, "data": channel})).result["offset"] >= 1

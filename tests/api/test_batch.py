@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from api.commands import PARALLEL_RUNS_MAX
+from api.batch import PARALLEL_RUNS_MAX
 from realtime import services
 from realtime.models import ApiKey
 
@@ -13,6 +13,13 @@ def publish(channel, data):
     return {"publish": {"channel": channel, "data": data}}
 
 
+@pytest.mark.rule(
+    "api-not-found-message",
+    "batch-no-result-wrapper",
+    "batch-null-107",
+    "batch-unknown-104",
+    "batch-in-order",
+)
 @pytest.mark.parametrize("parallel", [False, True, None])
 async def test_each_command_has_its_reply_in_order(call, kept, parallel):
     commands = [
@@ -62,6 +69,7 @@ async def test_an_empty_batch_has_no_replies(call, content):
     assert (await call("batch", content)).body == b'{"replies":[]}'
 
 
+@pytest.mark.rule("batch-sequential")
 async def test_one_command_after_another_sees_what_was_done_before(call, kept):
     read = {"history": {"channel": kept, "limit": -1}}
 
@@ -72,6 +80,7 @@ async def test_one_command_after_another_sees_what_was_done_before(call, kept):
     assert [found["data"] for found in between["history"]["publications"]] == [1]
 
 
+@pytest.mark.rule("batch-in-order")
 async def test_publishes_in_a_row_are_one_call_and_stay_in_order(call, kept, stored, monkeypatch):
     sizes = []
     apublish_many = services.apublish_many
@@ -91,6 +100,7 @@ async def test_publishes_in_a_row_are_one_call_and_stay_in_order(call, kept, sto
     assert await stored(kept) == list(range(401, 501))
 
 
+@pytest.mark.rule("batch-sequential", "batch-parallel-bounded")
 async def test_a_parallel_batch_is_bounded(call, monkeypatch):
     under_way, most = 0, 0
 
@@ -113,6 +123,7 @@ async def test_a_parallel_batch_is_bounded(call, monkeypatch):
     assert most == 1
 
 
+@pytest.mark.rule("api-key-scopes-403")
 async def test_what_is_outside_the_scopes_is_refused_for_itself(call, kept, stored):
     key = "a-key-for-the-kept-channels"
     await asyncio.to_thread(make_key, key, ["publish:kept:*"])
@@ -131,6 +142,7 @@ def make_key(key, scopes):
     ApiKey.create("another", key=key, scopes=scopes)
 
 
+@pytest.mark.rule("batch-failure-alone")
 async def test_a_failure_stays_with_its_command(call, monkeypatch, caplog):
     async def fail(*_):
         raise RuntimeError("a secret detail")

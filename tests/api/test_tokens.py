@@ -3,8 +3,8 @@ import json
 import pytest
 from django.test import AsyncClient, Client
 
-from realtime.tokens import verify_connection_token, verify_subscription_token
 from tests.api import rules
+from tests.support.tokens import connection_claims, subscription_claims
 
 RULES = "tests.api.rules."
 
@@ -45,7 +45,7 @@ async def test_a_signed_in_user_gets_a_connection_token(browser, user):
     assert response.status_code == 200
     assert set(response.json()) == {"token"}
     assert response.headers["Cache-Control"] == "no-store"
-    claims = verify_connection_token(response.json()["token"])
+    claims = connection_claims(response.json()["token"])
     assert claims.user == str(user.pk)
     assert claims.info is None
     assert claims.expire_at > 0
@@ -86,7 +86,7 @@ async def test_a_rule_opens_what_it_allows_and_nothing_else(browser, user, use_r
 
     allowed = await ask(browser, f"$news:{user.pk}")
 
-    claims = verify_subscription_token(allowed.json()["token"])
+    claims = subscription_claims(allowed.json()["token"])
     assert (claims.user, claims.channel) == (str(user.pk), f"$news:{user.pk}")
     assert allowed.headers["Cache-Control"] == "no-store"
     for channel in ("$news:0", "nope:x", f"talk#{user.pk}", f"#{user.pk}", "news", "$", "é"):

@@ -1,6 +1,7 @@
 """The reference lists what the code has: no more, no less."""
 
 import argparse
+import json
 import re
 from typing import Any
 
@@ -8,10 +9,10 @@ import pytest
 from django.core.management import load_command_class
 from django.core.management.base import BaseCommand
 
-from api import schemas
+from api import problems, resources, schemas
 from api.commands import BATCH
 from api.methods import METHODS
-from realtime.models import Namespace
+from realtime.models import CHANNEL_METHODS, SERVER_METHODS, Namespace
 from realtime.protocol import disconnects, errors
 from realtime.protocol.disconnects import Disconnect, Unsubscribe
 from realtime.protocol.errors import ProtocolError
@@ -73,6 +74,51 @@ def test_every_method_is_listed_with_its_fields():
     forms: dict[str, Any] = {name: method.request_type for name, method in METHODS.items()}
     forms[BATCH] = schemas.BatchRequest
     assert listed == {name: set(form.__struct_fields__) for name, form in forms.items()}
+
+
+# Resources --------------------------------------------------------------------------------------
+
+
+def test_every_resource_is_listed_with_its_scope():
+    paths = json.loads(json.dumps(resources.api.get_openapi_schema(path_prefix="/")))["paths"]
+    rows = document("docs/reference/rest-api.md").table("List")
+
+    described = {
+        f"{verb.upper()} {path}": operation["description"]
+        for path, operations in paths.items()
+        for verb, operation in operations.items()
+    }
+    listed = {code(resource)[0]: code(scope)[0] for resource, scope, _ in rows}
+    assert set(listed) == set(described)
+    for resource, scope in listed.items():
+        assert f"scope `{scope}`" in described[resource], resource
+
+
+def test_every_field_of_a_publication_is_listed():
+    rows = document("docs/reference/rest-api.md").table("Publish")
+
+    listed = {code(field)[0] for field, _ in rows}
+    assert listed == set(schemas.PublicationBody.__struct_fields__)
+
+
+def test_every_problem_is_listed_with_its_status_and_code():
+    of_code = {kind: str(number) for number, kind in problems.OF_CODE.items()}
+    of_code[problems.UNAVAILABLE] = "100"
+    kinds = [each for each in vars(problems).values() if isinstance(each, problems.Kind)]
+
+    rows = document("docs/reference/rest-api.md").table("Problems")
+
+    assert {code(name)[0]: (int(status), number[:3]) for name, status, number in rows} == {
+        kind.name: (kind.status, of_code.get(kind, "")) for kind in {*kinds, *of_code}
+    }
+
+
+def test_every_scope_is_listed():
+    rows = document("docs/how-to/api-keys.md").table("All scopes")
+
+    with_pattern, without = (code(scopes) for _, scopes in rows)
+    assert with_pattern == list(CHANNEL_METHODS)
+    assert without == list(SERVER_METHODS)
 
 
 # Codes ------------------------------------------------------------------------------------------

@@ -91,6 +91,13 @@ def test_the_curl_line_is_everywhere_the_one_of_the_banner():
     assert reference == line
 
 
+async def test_the_curl_line_of_the_resources_publishes(here, type_in, newest):
+    line = here(document("docs/reference/rest-api.md").block("sh", "curl").text)
+
+    assert json.loads(type_in(line))["offset"] > 0
+    assert await newest() == {"text": "hello"}
+
+
 async def test_the_lines_of_python_publish(type_in, newest):
     lines = README.block("python", "publish(").text
 

@@ -107,7 +107,31 @@ def test_postgresql_gets_a_pool_and_a_deadline(settings_under):
     assert database["PASSWORD"] == "p@ss"
     assert database["OPTIONS"]["connect_timeout"] == 3
     assert database["OPTIONS"]["pool"]["max_size"] > 1
+    assert database["OPTIONS"]["tcp_user_timeout"] == 15_000
     assert database["OPTIONS"]["sslmode"] == "require"
+
+
+def test_the_passwords_of_the_stores_may_stand_beside_their_addresses(settings_under, tmp_path):
+    (tmp_path / "password").write_text("of postgres\n")
+    settings = settings_under(
+        DATABASE_URL="postgresql://user@db.example/name",
+        DATABASE_PASSWORD_FILE=str(tmp_path / "password"),
+        REDIS_URL="redis://user@a:6379/0 redis://b:6379/0",
+        REDIS_PASSWORD="of redis",
+    )
+
+    assert settings["DATABASES"]["default"]["PASSWORD"] == "of postgres"
+    hosts = settings["CHANNEL_LAYERS"]["default"]["CONFIG"]["hosts"]
+    assert [host["password"] for host in hosts] == ["of redis", "of redis"]
+    assert [host["address"] for host in hosts] == ["redis://user@a:6379/0", "redis://b:6379/0"]
+
+
+def test_a_password_in_an_address_goes_first(settings_under):
+    database = settings_under(
+        DATABASE_URL="postgresql://user:own@db.example/name", DATABASE_PASSWORD="another"
+    )["DATABASES"]["default"]
+
+    assert database["PASSWORD"] == "own"
 
 
 def test_several_redis_servers_are_parted_by_blanks(settings_under):
