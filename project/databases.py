@@ -18,14 +18,22 @@ _SQLITE = {
 }
 _POSTGRESQL = {
     "connect_timeout": 3,
-    "pool": {"min_size": 0, "max_size": 8, "timeout": 3},
+    # A pool grows by one connection at a time. What it tries in vain it tries again after pauses
+    # that double, for so long, and the database may have been back for most of it.
+    "pool": {"min_size": 0, "max_size": 8, "timeout": 3, "reconnect_timeout": 3},
+    # A network that swallows packets sends no error: without these the poll of the namespaces
+    # would wait for a quarter of an hour.
+    "keepalives_idle": 10,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
 }
 
 
-def from_url(url: str, *, default_file: Path) -> dict[str, Any]:
+def from_url(url: str, *, password: str | None = None, default_file: Path) -> dict[str, Any]:
     """Return the entry of ``DATABASES`` for a URL; an empty one means SQLite in a file.
 
-    Options in the URL's query come before ours.
+    Options in the URL's query come before ours, and so does a password in it.
 
     Raises:
         ImproperlyConfigured: The URL cannot be understood; it is not repeated, for its password.
@@ -42,6 +50,10 @@ def from_url(url: str, *, default_file: Path) -> dict[str, Any]:
             raise ImproperlyConfigured(
                 "DATABASE_URL must be like sqlite:////path or postgresql://user:password@host/name"
             ) from error
+        if password and not database.get("PASSWORD"):
+            database["PASSWORD"] = password
+    # Or each pooled connection that a restart of the database has cut would fail somebody once.
+    database["CONN_HEALTH_CHECKS"] = True
     options = _options(database["ENGINE"])
     database["OPTIONS"] = options | database.get("OPTIONS", {})
     return database

@@ -8,6 +8,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import redis.asyncio as aioredis
@@ -17,14 +18,18 @@ from redis.exceptions import RedisError
 from realtime import conf
 from realtime.protocol.errors import BrokerUnavailable
 from realtime.redis_client import async_pool_options
+from realtime.silence import Silence
 
 logger = logging.getLogger(__name__)
 
 PROBE_SECONDS: Final = 1.5
 SILENCE_SECONDS: Final = 4.0
 RECONNECT_MIN_SECONDS: Final = 0.05
+RECONNECT_ASKED_SECONDS: Final = 0.01  # where somebody waits for it
 RECONNECT_MAX_SECONDS: Final = 1.0
 SUBSCRIBE_CHUNK: Final = 500
+SILENT_ACK_SECONDS: Final = 0.05
+SILENT_OPEN_SECONDS: Final = 0.25
 
 
 class ShardLink:
@@ -65,6 +70,9 @@ class ShardLink:
         self._task: asyncio.Task[None] | None = None
         self._publisher: aioredis.Redis | None = None
         self._heard_at = 0.0
+        self._silence = Silence(long_seconds=self._timeout_seconds)
+        self._opening_at: float | None = None
+        self._asked = asyncio.Event()
         self._resuming: set[str] | None = None  # what the new link has not acknowledged yet
 
     @property
@@ -92,8 +100,8 @@ class ShardLink:
         """Return once the server has acknowledged that it sends ``address`` on this link.
 
         Raises:
-            BrokerUnavailable: It did not in time. The wish stays: it is repeated when the link is
-                taken up again, until ``unsubscribe``.
+            BrokerUnavailable: It did not in time, which is short while the server is silent. The
+                wish stays: it is repeated when the link is taken up again, until ``unsubscribe``.
         """
         self._wanted.add(address)
         if self._task is None:
@@ -105,11 +113,24 @@ class ShardLink:
             waiter = self._waiters[address] = asyncio.get_running_loop().create_future()
             if self.is_up:
                 await self._send("SUBSCRIBE", [address])
+            else:
+                self._asked.set()
         try:
-            async with asyncio.timeout(self._timeout_seconds):
+            async with asyncio.timeout(self._patience_seconds()):
                 await asyncio.shield(waiter)
         except TimeoutError as error:
+            self._silence.begin(seconds_ago=self._timeout_seconds)
             raise BrokerUnavailable("the layer did not acknowledge a subscription") from error
+
+    def _patience_seconds(self) -> float:
+        # A silent server keeps nobody: a client's commands wait for one another, and one with many
+        # channels there must not lose those it has elsewhere.
+        if not self._silence.is_long:
+            return self._timeout_seconds
+        if self.is_up:
+            return SILENT_ACK_SECONDS
+        begun_at = self._opening_at or asyncio.get_running_loop().time()
+        return max(0.0, begun_at + SILENT_OPEN_SECONDS - asyncio.get_running_loop().time())
 
     async def unsubscribe(self, address: str) -> None:
         """Hear no more of ``address``; not acknowledged."""
@@ -139,14 +160,34 @@ class ShardLink:
                 delay_seconds = RECONNECT_MIN_SECONDS
                 await self._listen()
             except (RedisError, OSError, TimeoutError) as error:
-                logger.warning("layer link %d lost: %s", self.index, error or "silent")
+                # Told once, and not again with each attempt in vain.
+                is_news = self.is_up or not self._silence.has_begun
+                level = logging.WARNING if is_news else logging.DEBUG
+                logger.log(level, "layer link %d lost: %s", self.index, error or "silent")
             except Exception:
                 # A surprise costs one reconnect and a comparison, not the process's hearing.
                 logger.exception("layer link %d failed", self.index)
             finally:
+                if not self.is_up:
+                    self._silence.begin()
                 await self._close()
-            await asyncio.sleep(delay_seconds * random.uniform(0.5, 1.0))
+            self._refuse_who_waits()
+            await self._pause(delay_seconds * random.uniform(0.5, 1.0))
             delay_seconds = min(delay_seconds * 2, RECONNECT_MAX_SECONDS)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before the next attempt; whoever wants something ends it."""
+        await asyncio.sleep(RECONNECT_ASKED_SECONDS)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds - RECONNECT_ASKED_SECONDS):
+                await self._asked.wait()
+        self._asked.clear()
+
+    def _refuse_who_waits(self) -> None:
+        for waiter in self._waiters.values() if self._silence.is_long else ():
+            if not waiter.done():
+                waiter.set_exception(BrokerUnavailable("the layer's server does not answer"))
+                waiter.exception()  # whoever still waits gets it; nobody need
 
     async def _open(self) -> None:
         pool = aioredis.ConnectionPool.from_url(
@@ -154,9 +195,13 @@ class ShardLink:
         )
         connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py
         self._connection = connection
+        self._opening_at = asyncio.get_running_loop().time()
         async with asyncio.timeout(self._timeout_seconds):
             await connection.connect()  # type: ignore[no-untyped-call]  # redis-py
         self._heard_at = asyncio.get_running_loop().time()
+        if self._silence.has_begun:
+            logger.info("layer link %d is up again", self.index)
+        self._silence.end()
         self.is_up = True
         self._resuming = set(self._wanted)
         wanted = sorted(self._wanted)
@@ -199,6 +244,7 @@ class ShardLink:
 
     def _handle(self, response: Any) -> None:
         self._heard_at = asyncio.get_running_loop().time()
+        self._silence.end()
         if not isinstance(response, list):
             return  # the answer to a PING on a link with no subscription
         kind = response[0]
@@ -244,6 +290,7 @@ class ShardLink:
         self._acknowledged.clear()
         self._in_flight.clear()
         self._resuming = None
+        self._opening_at = None
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.disconnect(nowait=True)

@@ -77,8 +77,8 @@ class LoopLayer(RedisPubSubLoopLayer):
 
     @property
     def is_linked(self) -> bool:
-        """Whether every server's subscription link is up, or not needed yet."""
-        return all(shard.is_up or not shard.is_wanted for shard in self._shards)
+        """Whether a server's subscription link is up, or not needed yet: its channels go on."""
+        return any(shard.is_up or not shard.is_wanted for shard in self._shards)
 
     async def listen(self, group: str, receive: Receiver) -> None:
         """Hand every message of a group to ``receive``, undecoded, from now on.

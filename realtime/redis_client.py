@@ -97,6 +97,7 @@ class RedisServers:
         self._lanes = [
             Lane(client, timeout_seconds=self.timeout_seconds) for client in self.clients
         ]
+        self._has_answered = [False] * len(self.clients)
 
     async def run(self, act: Act[T]) -> T:
         """Carry out one act.
@@ -139,18 +140,29 @@ class RedisServers:
         for index, answer in zip(indexes, answers, strict=True):
             outcomes[index] = _outcome(acts[index], answer)
 
-    async def ping(self) -> None:
-        """Ask every server for a sign of life.
+    async def ping(self) -> list[int]:
+        """Ask every server for a sign of life; return the places of those that gave none.
+
+        The channels of one server are served without the others, so that one away is no reason to
+        send clients elsewhere: there it is away too. One that never answered is: its address may
+        be wrong here alone.
 
         Raises:
-            BrokerUnavailable: One of them gave none in time.
+            BrokerUnavailable: None of them did in time, or one that has not answered yet.
         """
+        answers = await asyncio.gather(*map(self._answers, self.clients))
+        self._has_answered = [a or b for a, b in zip(self._has_answered, answers, strict=True)]
+        if not any(answers) or not all(self._has_answered):
+            raise BrokerUnavailable("no sign of life")
+        return [place for place, does in enumerate(answers) if not does]
+
+    async def _answers(self, client: aioredis.Redis) -> bool:
         try:
             async with asyncio.timeout(self.timeout_seconds):
-                for client in self.clients:
-                    await client.ping()
-        except (RedisError, OSError, TimeoutError) as error:
-            raise BrokerUnavailable(str(error)) from error
+                await client.ping()
+        except (RedisError, OSError, TimeoutError):
+            return False
+        return True
 
     async def close(self) -> None:
         """Close every connection."""

@@ -19,6 +19,10 @@ from realtime.redis_act import Act
 
 WORKERS: Final = 4  # so many pipelines are under way at once
 BATCH_MAX: Final = 128  # a pipeline takes whole calls until it has so many acts
+# While a server is silent one round trip after the other asks whether it is back, and so long each
+# has callers wait for it. A client's commands wait for one another: one with many channels there
+# must not lose those it has elsewhere.
+SILENT_WAIT_SECONDS: Final = 0.25
 
 
 class _Call(NamedTuple):
@@ -37,6 +41,9 @@ class Lane:
         self._waiting: deque[_Call] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._coming = 0  # workers that were started and have not looked yet
+        self._is_silent = False  # whether nothing was answered for a whole deadline
+        self._asked_at = 0.0  # when the last round trip began
+        self._answered_at = 0.0
 
     async def run(self, acts: Sequence[Act[Any]]) -> list[Any]:
         """Carry out acts in order; return an answer or a ``RedisError`` for each.
@@ -44,20 +51,31 @@ class Lane:
         A caller that leaves does not take the others' round trip away; its acts may be done.
 
         Raises:
-            BrokerUnavailable: No answer within the deadline, which covers the wait in the lane;
-                whether anything was done is not known.
+            BrokerUnavailable: No answer within the deadline, which covers the wait in the lane
+                and is short while the server is silent; whether anything was done is not known.
         """
         answers: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Call(acts, answers))
-        if self._coming == 0 and len(self._workers) < WORKERS:
+        called_at = asyncio.get_running_loop().time()
+        patience_seconds = self._patience_seconds()
+        if self._coming == 0 and len(self._workers) < (1 if self._is_silent else WORKERS):
             self._coming += 1
             worker = asyncio.create_task(self._work(), name="redis lane")
             self._workers.add(worker)
         try:
-            async with asyncio.timeout(self._timeout_seconds):
+            async with asyncio.timeout(patience_seconds):
                 return await answers
         except TimeoutError as error:
+            self._is_silent = self._is_silent or self._answered_at < called_at
             raise BrokerUnavailable("no answer in time") from error
+
+    def _patience_seconds(self) -> float:
+        if not self._is_silent:
+            return self._timeout_seconds
+        waited = asyncio.get_running_loop().time() - self._asked_at
+        if not self._workers or waited >= self._timeout_seconds:
+            waited = 0.0  # the next question begins now
+        return min(max(SILENT_WAIT_SECONDS - waited, 0.0), self._timeout_seconds)
 
     async def _work(self) -> None:
         self._coming -= 1
@@ -71,9 +89,15 @@ class Lane:
     async def _carry_out(self, batch: list[_Call]) -> None:
         answers: list[Any] | None = None
         reason = "the lane was closed"
+        acts = [act for call in batch for act in call.acts]
+        self._asked_at = asyncio.get_running_loop().time()
         try:
+            # It has its whole time, whoever has left: so it is seen that the server is back.
             async with asyncio.timeout(self._timeout_seconds):
-                answers = await self._send([act for call in batch for act in call.acts])
+                answers = await self._send(acts)
+            if acts:
+                self._is_silent = False
+                self._answered_at = asyncio.get_running_loop().time()
         except (RedisError, OSError, TimeoutError) as error:
             reason = str(error) or "no answer in time"
         finally:

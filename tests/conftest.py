@@ -2,13 +2,16 @@
 
 import uuid
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.databases import FilledPostgres, FilledSqlite
+from tests.support.postgres import Postgres
 from tests.support.sdk import install_packages
-from tests.support.servers import Deployment, make_database
+from tests.support.servers import Deployment, Filled
 from tests.support.valkey import Valkey
 
 
@@ -23,9 +26,26 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 @pytest.fixture(scope="session")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a filled SQLite file to copy; migrating is too slow to be done for each deployment."""
-    return make_database(tmp_path_factory.mktemp("database"))
+def database(tmp_path_factory: pytest.TempPathFactory) -> Filled:
+    """Return a filled SQLite file to copy."""
+    return FilledSqlite(tmp_path_factory.mktemp("database"))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """Run a PostgreSQL for all tests that break nothing of it."""
+    server = Postgres()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_database(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> Filled:
+    """Return a filled database of ``postgres`` to copy."""
+    return FilledPostgres(tmp_path_factory.mktemp("postgres"), postgres)
 
 
 @pytest.fixture(scope="session")
@@ -53,21 +73,21 @@ class Pair(Deployment):
         self.b = self.add("b")
 
 
-@pytest.fixture(scope="session")
-def pair(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[Pair]:
-    """Two instances for all tests that break nothing.
+@contextmanager
+def running_pair(folder: Path, database: Filled, *, redis_count: int = 1) -> Iterator[Pair]:
+    """Run a pair on so many Redis servers; whatever a log has to complain of fails its end.
 
     Pings and the stale close come sooner than in production, so that a test can wait for them.
     """
-    folder = tmp_path_factory.mktemp("pair")
-    valkey = Valkey(folder / "redis")
+    valkeys = [Valkey(folder / f"redis-{number}") for number in range(redis_count)]
     pair = None
     try:
-        valkey.start()
+        for valkey in valkeys:
+            valkey.start()
         pair = Pair(
             folder,
             database=database,
-            redis_url=valkey.url,
+            redis_url=" ".join(valkey.url for valkey in valkeys),
             variables={
                 "REALTIME_PING_INTERVAL_SECONDS": "4",
                 "REALTIME_PONG_TIMEOUT_SECONDS": "3",
@@ -82,4 +102,12 @@ def pair(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[P
     finally:
         if pair is not None:
             pair.close()
-        valkey.close()
+        for valkey in valkeys:
+            valkey.close()
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory, database: Filled) -> Iterator[Pair]:
+    """Two instances on SQLite and one Redis, for all tests that break nothing."""
+    with running_pair(tmp_path_factory.mktemp("pair"), database) as pair:
+        yield pair

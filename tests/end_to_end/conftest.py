@@ -1,13 +1,18 @@
-"""Clients of every kind, connected to the pair of instances."""
+"""Clients of every kind, connected to the pair of instances, on every combination of stores.
+
+What both SDKs, ``cent`` and the raw client do runs on SQLite and on PostgreSQL, on one Redis and on
+two: four pairs of instances, one after another, each started once. What takes long, or is about
+the process rather than its stores, runs ``on_the_ends`` alone: the least and the most there is.
+"""
 
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
-from tests.conftest import Pair
+from tests.conftest import Pair, running_pair
 from tests.support.publisher import Api
 from tests.support.raw_client import RawClient
 from tests.support.sdk import JavaScriptClient, PythonClient
@@ -16,6 +21,41 @@ from tests.support.servers import Server, token
 KINDS = {"raw": RawClient, "js": JavaScriptClient, "python": PythonClient}
 Client = RawClient | JavaScriptClient | PythonClient
 Connect = Callable[..., Awaitable[Any]]
+
+# Fixture of the database, and how many Redis servers share the channels.
+BACKENDS = {
+    "sqlite-one": ("database", 1),
+    "postgres-one": ("postgres_database", 1),
+    "sqlite-two": ("database", 2),
+    "postgres-two": ("postgres_database", 2),
+}
+THE_ENDS = ["sqlite-one", "postgres-two"]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what uses the pair on every combination of stores, or on the ends."""
+    if "backend" in metafunc.fixturenames:
+        is_lean = metafunc.definition.get_closest_marker("on_the_ends") is not None
+        backends = THE_ENDS if is_lean else list(BACKENDS)
+        metafunc.parametrize("backend", backends, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def backend(request: pytest.FixtureRequest) -> str:
+    """Name the combination of stores of this test."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def pair(
+    backend: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Pair]:
+    """Two instances on these stores."""
+    database, redis_count = BACKENDS[backend]
+    folder = tmp_path_factory.mktemp(backend)
+    filled = request.getfixturevalue(database)
+    with running_pair(folder, filled, redis_count=redis_count) as pair:
+        yield pair
 
 
 @pytest.fixture(params=list(KINDS))

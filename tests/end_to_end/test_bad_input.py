@@ -12,7 +12,7 @@ import pytest
 from tests.support.publisher import Api
 from tests.support.raw_client import Closed, CommandError
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.on_the_ends]
 
 DEEP = b"[" * 129 + b"]" * 129
 DATA = {
@@ -96,6 +96,7 @@ async def is_unharmed(client, channel: str, api) -> None:
     assert client.log.of("error") + client.log.of("sub_error") + client.log.of("unsub") == []
 
 
+@pytest.mark.rule("payload-not-json-refused", "publish-size-107")
 async def test_bad_bodies_are_refused_and_reach_nobody(victim, api_a) -> None:
     client, channel = victim
     accepted = []
@@ -122,6 +123,7 @@ async def test_a_body_beyond_all_bounds_is_refused(victim, api_a) -> None:
     await is_unharmed(client, channel, api_a)
 
 
+@pytest.mark.rule("batch-failure-alone")
 async def test_bad_commands_in_a_batch_do_not_harm_the_good(victim, api_a) -> None:
     client, channel = victim
     bad = [
@@ -151,6 +153,7 @@ async def test_a_batch_that_cannot_be_read_is_refused_as_a_whole(victim, api_a) 
     await is_unharmed(client, channel, api_a)
 
 
+@pytest.mark.rule("input-strict-utf8", "frame-deep-3501")
 async def test_bad_frames_are_refused_and_reach_nobody(victim, pair, connect, api_a) -> None:
     client, channel = victim
     accepted = []
@@ -221,6 +224,7 @@ async def test_strange_but_good_payloads_arrive(victim, api_a) -> None:
     assert len(client.log.of("connected")) == 1
 
 
+@pytest.mark.rule("api-key-refused-401")
 async def test_a_bad_key_gets_401_and_no_word(pair, fresh) -> None:
     for key in ("", "wrong", "\u00e9" * 10, "x" * 5_000):
         async with Api(pair.a.url, key=key) as api:

@@ -21,6 +21,9 @@ async def test_a_client_with_a_token_is_connected(connect, kind) -> None:
     assert client.client_id
 
 
+@pytest.mark.rule(
+    "ping-interval-told", "pong-wanted-told", "connect-version", "connect-no-expiry-silent"
+)
 async def test_the_connect_reply_tells_what_a_client_needs(pair, client_of) -> None:
     client = await client_of("raw", pair.a.websocket_url)
 
@@ -32,6 +35,7 @@ async def test_the_connect_reply_tells_what_a_client_needs(pair, client_of) -> N
     assert "expires" not in reply
 
 
+@pytest.mark.rule("connect-expiry-told")
 async def test_a_token_with_an_end_tells_when_it_must_be_renewed(pair, client_of) -> None:
     client = await client_of("raw", pair.a.websocket_url)
 
@@ -41,6 +45,13 @@ async def test_a_token_with_an_end_tells_when_it_must_be_renewed(pair, client_of
     assert 590 <= reply["ttl"] <= 600
 
 
+@pytest.mark.rule(
+    "connect-token-invalid-3500",
+    "claim-channel-forbidden",
+    "close-ranges",
+    "close-3500",
+    "close-terminal-stops-sdks",
+)
 @pytest.mark.parametrize(
     "bad",
     ["not.a.token", token("ada")[:-4] + "AAAA", token("ada", channel="stream:x")],
@@ -57,6 +68,7 @@ async def test_an_invalid_token_ends_the_connection_for_good(pair, client_of, ki
     assert client.log.of("connected") == []
 
 
+@pytest.mark.rule("connect-token-expired-109")
 async def test_an_expired_token_is_an_error_that_a_new_token_mends(pair, client_of) -> None:
     client = await client_of("raw", pair.a.websocket_url)
 
@@ -68,6 +80,7 @@ async def test_an_expired_token_is_an_error_that_a_new_token_mends(pair, client_
     assert (await client.connect(token("ada")))["client"]
 
 
+@pytest.mark.rule("expiry-sdk-refreshes")
 async def test_an_sdk_replaces_an_expired_token(connect) -> None:
     async def get_token() -> str:
         return token("ada")
@@ -77,6 +90,7 @@ async def test_an_sdk_replaces_an_expired_token(connect) -> None:
     assert client.client_id
 
 
+@pytest.mark.rule("connect-nobody-3501")
 async def test_a_connection_without_a_token_is_refused(pair, client_of) -> None:
     client = await client_of("raw", pair.a.websocket_url)
     await client.open()
@@ -86,6 +100,7 @@ async def test_a_connection_without_a_token_is_refused(pair, client_of) -> None:
     assert (await client.closed())["code"] == 3501
 
 
+@pytest.mark.rule("push-disconnect", "close-reason-in-frame")
 async def test_a_close_says_why_in_a_push_and_in_its_frame(pair, client_of) -> None:
     client = await client_of("raw", pair.a.websocket_url)
     await client.open()
@@ -98,6 +113,13 @@ async def test_a_close_says_why_in_a_push_and_in_its_frame(pair, client_of) -> N
     assert (closed["code"], closed["reason"]) == (3500, "invalid token")
 
 
+@pytest.mark.rule(
+    "frame-malformed-3501",
+    "envelope-id-uint32",
+    "first-command-connect",
+    "first-pong-3501",
+    "command-unknown-3501",
+)
 @pytest.mark.parametrize(
     "first",
     [
@@ -123,6 +145,7 @@ async def test_what_is_no_connect_ends_a_new_connection(pair, client_of, first) 
     assert (await client.closed())["code"] == 3501
 
 
+@pytest.mark.rule("second-connect-3501")
 async def test_a_second_connect_ends_the_connection(connect) -> None:
     client = await connect()
 
@@ -131,6 +154,7 @@ async def test_a_second_connect_ends_the_connection(connect) -> None:
     assert (await client.closed())["code"] == 3501
 
 
+@pytest.mark.rule("stale-3502")
 async def test_a_silent_connection_is_stale(pair, client_of) -> None:
     client = await client_of("raw", pair.a.websocket_url)
     await client.open()
@@ -140,6 +164,8 @@ async def test_a_silent_connection_is_stale(pair, client_of) -> None:
     assert closed["code"] == 3502
 
 
+@pytest.mark.on_the_ends
+@pytest.mark.rule("pong-missing-3012", "close-3012")
 async def test_an_unanswered_ping_ends_the_connection(connect) -> None:
     client = await connect()
     client.answers_pings = False
@@ -150,6 +176,8 @@ async def test_an_unanswered_ping_ends_the_connection(connect) -> None:
     assert (closed["code"], closed["reason"]) == (3012, "no pong")
 
 
+@pytest.mark.on_the_ends
+@pytest.mark.rule("pong-in-time-lives")
 async def test_answered_pings_keep_a_connection(connect) -> None:
     client = await connect()
 
@@ -158,6 +186,7 @@ async def test_answered_pings_keep_a_connection(connect) -> None:
     assert client.log.of("close") == []
 
 
+@pytest.mark.rule("pong-unexpected-3501")
 async def test_a_pong_that_nobody_asked_for_ends_the_connection(connect) -> None:
     client = await connect()
 
@@ -166,6 +195,7 @@ async def test_a_pong_that_nobody_asked_for_ends_the_connection(connect) -> None
     assert (await client.closed())["code"] == 3501
 
 
+@pytest.mark.rule("frame-several-commands", "frame-connect-then-subscribe")
 async def test_connect_and_subscribe_may_share_a_frame(pair, client_of, fresh) -> None:
     client = await client_of("raw", pair.a.websocket_url)
     await client.open()
@@ -185,6 +215,7 @@ async def test_connect_and_subscribe_may_share_a_frame(pair, client_of, fresh) -
     ]
 
 
+@pytest.mark.rule("ws-any-opcode-in")
 async def test_commands_may_come_in_a_binary_frame(connect) -> None:
     client = await connect()
 
@@ -195,6 +226,7 @@ async def test_commands_may_come_in_a_binary_frame(connect) -> None:
     assert await client.reply(number) == {"num_clients": 0, "num_users": 0}
 
 
+@pytest.mark.rule("ws-message-beyond-64k-1009")
 async def test_a_message_beyond_the_bound_is_closed_with_1009(connect) -> None:
     client = await connect()
 
@@ -213,6 +245,7 @@ async def test_a_message_just_below_the_bound_is_taken(connect, fresh) -> None:
     assert len((await client.log.wait("pub"))["data"]) == 65_000
 
 
+@pytest.mark.rule("ws-protobuf-refused-400")
 async def test_protobuf_is_refused_at_the_handshake(pair, client_of) -> None:
     client = await client_of("raw", pair.a.websocket_url)
 
@@ -222,6 +255,7 @@ async def test_protobuf_is_refused_at_the_handshake(pair, client_of) -> None:
     assert raised.value.response.status_code == 400
 
 
+@pytest.mark.rule("origin-refused-403")
 async def test_a_foreign_origin_is_refused_and_the_own_one_is_not(pair, client_of) -> None:
     client = await client_of("raw", pair.a.websocket_url)
 
@@ -232,6 +266,7 @@ async def test_a_foreign_origin_is_refused_and_the_own_one_is_not(pair, client_o
     assert raised.value.response.status_code == 403
 
 
+@pytest.mark.rule("rpc-108")
 async def test_a_command_that_is_not_built_is_told_apart(connect) -> None:
     client = await connect()
 

@@ -20,7 +20,7 @@ from tests.support.proxy import Direction, FaultProxy
 from tests.support.publisher import Publisher
 from tests.support.servers import websocket_url
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(180), pytest.mark.on_the_ends]
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +73,7 @@ class Cutter:
             await self.progress.wait()
 
 
+@pytest.mark.rule("order-no-duplicates")
 async def test_no_publication_is_lost_or_doubled_through_twenty_cuts(
     pair: Pair, connect, api_a, api_b, fresh, tmp_path
 ) -> None:

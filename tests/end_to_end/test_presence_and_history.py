@@ -8,6 +8,7 @@ from tests.support.servers import token
 pytestmark = pytest.mark.end_to_end
 
 
+@pytest.mark.rule("connect-token-names-user", "presence-result", "info-conn-info")
 async def test_presence_names_the_clients_of_both_instances(pair, connect, fresh, kind) -> None:
     here = await connect(kind, to=pair.a, user="ada", claims={"info": {"name": "Ada"}})
     there = await connect(kind, to=pair.b, user="bob")
@@ -24,6 +25,7 @@ async def test_presence_names_the_clients_of_both_instances(pair, connect, fresh
     assert entries[there.client_id]["user"] == "bob"
 
 
+@pytest.mark.rule("presence-stats-result", "presence-per-connection")
 async def test_two_connections_of_a_user_are_two_clients(pair, connect, fresh, kind) -> None:
     channel = fresh("room")
     clients = [await connect(kind, to=server) for server in (pair.a, pair.b)]
@@ -35,6 +37,7 @@ async def test_two_connections_of_a_user_are_two_clients(pair, connect, fresh, k
     assert stats == {"num_clients": 2, "num_users": 1}
 
 
+@pytest.mark.rule("zero-presence-stats")
 async def test_an_empty_channel_counts_nobody(connect, fresh, kind) -> None:
     client = await connect(kind)
 
@@ -42,6 +45,7 @@ async def test_an_empty_channel_counts_nobody(connect, fresh, kind) -> None:
     assert await client.presence(fresh("room")) == {}
 
 
+@pytest.mark.rule("presence-gone-at-unsubscribe")
 async def test_presence_follows_subscribing_and_unsubscribing_at_once(connect, fresh) -> None:
     client = await connect()
     channel = fresh("room")
@@ -53,6 +57,7 @@ async def test_presence_follows_subscribing_and_unsubscribing_at_once(connect, f
         assert await client.presence_stats(channel) == {"num_clients": 0, "num_users": 0}
 
 
+@pytest.mark.rule("presence-gone-at-disconnect", "leave-at-lost-connection")
 @pytest.mark.parametrize("ending", ["close", "drop"])
 async def test_presence_ends_with_the_connection(pair, connect, fresh, ending) -> None:
     client, witness = await connect(to=pair.a), await connect(to=pair.b)
@@ -67,6 +72,7 @@ async def test_presence_ends_with_the_connection(pair, connect, fresh, ending) -
     assert list(await witness.presence(channel)) == [witness.client_id]
 
 
+@pytest.mark.rule("join-to-oneself", "leave-not-to-oneself")
 async def test_join_and_leave_are_told_to_all_and_join_to_oneself(
     pair, connect, fresh, kind
 ) -> None:
@@ -86,6 +92,7 @@ async def test_join_and_leave_are_told_to_all_and_join_to_oneself(
     assert there.log.of("leave") == []
 
 
+@pytest.mark.rule("history-position-alone", "history-since-forward", "history-reverse-from-top")
 async def test_history_is_read_forward_and_backward(connect, fresh, kind) -> None:
     client = await connect(kind)
     channel = fresh("stream")
@@ -104,6 +111,7 @@ async def test_history_is_read_forward_and_backward(connect, fresh, kind) -> Non
     assert everything["publications"][0]["info"]["user"] == "ada"
 
 
+@pytest.mark.rule("history-epoch-112")
 async def test_history_of_another_epoch_is_an_error(connect, fresh, kind) -> None:
     client = await connect(kind)
     channel = fresh("stream")
@@ -115,6 +123,7 @@ async def test_history_of_another_epoch_is_an_error(connect, fresh, kind) -> Non
     assert raised.value.code == 112
 
 
+@pytest.mark.rule("history-limit-clamped", "default-history-300")
 async def test_history_has_a_limit_for_clients(connect, api_a, fresh) -> None:
     client = await connect()
     channel = fresh("stream")
@@ -126,6 +135,7 @@ async def test_history_has_a_limit_for_clients(connect, api_a, fresh) -> None:
     assert (len(result["publications"]), result["offset"]) == (300, 310)
 
 
+@pytest.mark.rule("history-reverse-zero-107")
 async def test_backward_from_zero_is_a_bad_request(connect, fresh) -> None:
     client = await connect()
 

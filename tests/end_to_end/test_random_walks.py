@@ -15,7 +15,7 @@ from tests.support.publisher import Api, Publisher
 from tests.support.raw_client import Closed, RawClient
 from tests.support.servers import token
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(180), pytest.mark.on_the_ends]
 
 CLIENTS = 3
 # At most 20 x 12 publications are missed, fewer than one recovery holds.
@@ -123,6 +123,7 @@ class Walk:
             )
 
 
+@pytest.mark.rule("order-by-offset", "order-no-duplicates", "recover-missed")
 @given(steps=STEPS)
 @settings(
     max_examples=200,

@@ -17,6 +17,7 @@ def names_seen(client) -> list[str]:
     return [event["id"] for event in client.log.of("pub")]
 
 
+@pytest.mark.rule("offset-of-request", "recover-missed")
 async def test_a_client_gets_what_it_missed_from_the_other_instance(pair, connect, fresh) -> None:
     publisher, client = await connect(to=pair.b), await connect(to=pair.a)
     channel = fresh("stream")
@@ -35,6 +36,7 @@ async def test_a_client_gets_what_it_missed_from_the_other_instance(pair, connec
     assert [event["offset"] for event in client.log.of("pub")] == [1, 2, 3]
 
 
+@pytest.mark.rule("recover-nothing-missed")
 async def test_a_client_that_missed_nothing_is_recovered_with_nothing(connect, fresh) -> None:
     client = await connect()
     channel = fresh("stream")
@@ -49,6 +51,7 @@ async def test_a_client_that_missed_nothing_is_recovered_with_nothing(connect, f
     assert (result["recovered"], result.get("publications")) == (True, None)
 
 
+@pytest.mark.rule("subscribe-recover-defaults")
 async def test_recovery_without_a_position_means_from_the_start(connect, fresh) -> None:
     client = await connect()
     channel = fresh("stream")
@@ -60,6 +63,13 @@ async def test_recovery_without_a_position_means_from_the_start(connect, fresh) 
     assert names_seen(client) == ["one", "two"]
 
 
+@pytest.mark.rule(
+    "subscribe-publications-if-recovered",
+    "offset-of-top",
+    "recover-other-epoch",
+    "recover-failed-no-publications",
+    "sentinel-never-recovers",
+)
 @pytest.mark.parametrize("epoch", ["zzzzzzzz", "_"])
 async def test_another_epoch_is_not_recovered(connect, fresh, epoch) -> None:
     client = await connect()
@@ -73,6 +83,7 @@ async def test_another_epoch_is_not_recovered(connect, fresh, epoch) -> None:
     assert "publications" not in result
 
 
+@pytest.mark.rule("recover-above-top")
 async def test_an_offset_that_was_never_given_out_is_not_recovered(connect, fresh) -> None:
     client = await connect()
     channel = fresh("stream")
@@ -84,6 +95,7 @@ async def test_an_offset_that_was_never_given_out_is_not_recovered(connect, fres
     assert result.get("recovered", False) is False
 
 
+@pytest.mark.rule("option-history-size", "recover-trimmed")
 async def test_what_was_trimmed_is_not_recovered(connect, fresh) -> None:
     client = await connect()
     channel = fresh("short")
@@ -99,6 +111,7 @@ async def test_what_was_trimmed_is_not_recovered(connect, fresh) -> None:
     assert names_seen(client) == ["2", "3", "4", "5", "6"]
 
 
+@pytest.mark.rule("default-recovery-300", "recover-limit")
 async def test_more_than_the_limit_is_not_recovered_in_part(connect, api_a, fresh) -> None:
     client = await connect()
     channel = fresh("stream")
@@ -113,6 +126,7 @@ async def test_more_than_the_limit_is_not_recovered_in_part(connect, api_a, fres
     assert (within["recovered"], len(within["publications"])) == (True, 300)
 
 
+@pytest.mark.rule("reject-112", "reject-subscribes-nothing", "error-112")
 async def test_a_client_can_ask_for_an_error_instead_of_a_loss(connect, api_a, fresh) -> None:
     client = await connect()
     channel = fresh("stream")
@@ -126,6 +140,7 @@ async def test_a_client_can_ask_for_an_error_instead_of_a_loss(connect, api_a, f
     assert channel not in (await api_a.call("channels"))["channels"]
 
 
+@pytest.mark.rule("reject-good-position", "reject-since-zero")
 async def test_the_flag_changes_nothing_for_a_good_position(connect, fresh) -> None:
     client = await connect()
     channel = fresh("stream")
@@ -136,6 +151,7 @@ async def test_the_flag_changes_nothing_for_a_good_position(connect, fresh) -> N
     assert result["recovered"] is True
 
 
+@pytest.mark.rule("recover-not-enabled")
 async def test_a_namespace_without_recovery_says_only_that_it_was_asked(connect, fresh) -> None:
     client = await connect()
 
@@ -144,6 +160,7 @@ async def test_a_namespace_without_recovery_says_only_that_it_was_asked(connect,
     assert result == {"was_recovering": True}
 
 
+@pytest.mark.rule("recover-entries-gone")
 async def test_history_removed_is_a_loss_that_is_told(connect, api_a, fresh) -> None:
     client = await connect()
     channel = fresh("stream")
@@ -157,6 +174,7 @@ async def test_history_removed_is_a_loss_that_is_told(connect, api_a, fresh) -> 
     assert (result["offset"], result["epoch"]) == (2, epoch)
 
 
+@pytest.mark.rule("recover-buffered-follows")
 async def test_a_recovering_client_goes_on_live_without_a_seam(pair, connect, fresh) -> None:
     """Publications made all the while a client recovers arrive once each."""
     publisher, client = await connect(to=pair.b), await connect(to=pair.a)
@@ -188,6 +206,7 @@ async def test_an_sdk_bootstraps_from_a_position(connect, fresh) -> None:
     assert names_seen(client) == ["two", "three"]
 
 
+@pytest.mark.rule("reject-sdk-state")
 async def test_an_sdk_asks_for_its_state_again_when_a_position_is_no_good(
     connect, fresh, sdk
 ) -> None:

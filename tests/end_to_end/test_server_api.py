@@ -23,6 +23,14 @@ async def api(pair) -> AsyncIterator[cent.AsyncClient]:
 # Each method, by its effect on the other instance ----------------------------------------------
 
 
+@pytest.mark.rule(
+    "push-pub-info-tags",
+    "info-not-from-api",
+    "api-every-instance",
+    "api-publish-result",
+    "api-publish-tags",
+    "cent-calls",
+)
 async def test_publish(pair, connect, api, fresh, kind) -> None:
     client = await connect(kind, to=pair.b)
     channel = fresh("stream")
@@ -38,6 +46,9 @@ async def test_publish(pair, connect, api, fresh, kind) -> None:
     assert (result.offset, result.epoch) == (1, seen["epoch"])
 
 
+@pytest.mark.rule(
+    "publish-skip-history", "publish-skip-history-positioned", "api-publish-skip-history"
+)
 async def test_publish_without_history(pair, connect, api, fresh) -> None:
     client = await connect(to=pair.b)
     channel = fresh("stream")
@@ -51,6 +62,9 @@ async def test_publish_without_history(pair, connect, api, fresh) -> None:
     assert [(e["data"], e["offset"]) for e in client.log.of("pub")] == [(1, 0), (2, 1)]
 
 
+@pytest.mark.rule(
+    "idempotency-original-position", "idempotency-publishes-nothing", "api-publish-idempotency-key"
+)
 async def test_publish_once_for_one_idempotency_key(pair, connect, api, fresh) -> None:
     client = await connect(to=pair.b)
     channel = fresh("stream")
@@ -65,6 +79,7 @@ async def test_publish_once_for_one_idempotency_key(pair, connect, api, fresh) -
     assert [e["data"] for e in client.log.of("pub")] == [1, "end"]
 
 
+@pytest.mark.rule("api-broadcast-responses", "cent-calls")
 async def test_broadcast(pair, connect, api, fresh) -> None:
     client = await connect(to=pair.b)
     channels = [fresh("stream"), fresh("live")]
@@ -83,6 +98,7 @@ async def test_broadcast(pair, connect, api, fresh) -> None:
     assert (unstored.error, unstored.result.offset) == (None, 0)
 
 
+@pytest.mark.rule("cent-calls", "cent-batch")
 @pytest.mark.parametrize("parallel", [False, True])
 async def test_batch(pair, connect, api, fresh, parallel) -> None:
     client = await connect(to=pair.b)
@@ -105,6 +121,7 @@ async def test_batch(pair, connect, api, fresh, parallel) -> None:
     assert (stats.num_clients, stats.num_users) == (1, 1)
 
 
+@pytest.mark.rule("batch-no-result-wrapper", "batch-null-107", "batch-unknown-104")
 async def test_a_batch_answers_each_command_in_its_place(api_a, fresh) -> None:
     channel = fresh("stream")
 
@@ -134,6 +151,9 @@ async def test_a_batch_answers_each_command_in_its_place(api_a, fresh) -> None:
     assert replies[5]["history"]["offset"] == 1
 
 
+@pytest.mark.rule(
+    "api-history-result", "api-history-position-alone", "api-history-since", "cent-calls"
+)
 async def test_history(pair, connect, api, fresh) -> None:
     client = await connect(to=pair.b)
     channel = fresh("stream")
@@ -152,6 +172,7 @@ async def test_history(pair, connect, api, fresh) -> None:
     assert result.publications[0].info.user == "ada"
 
 
+@pytest.mark.rule("stream-remove-keeps-position", "api-history-remove", "cent-calls")
 async def test_history_remove(pair, connect, api, fresh) -> None:
     client = await connect(to=pair.b)
     channel = fresh("stream")
@@ -163,6 +184,7 @@ async def test_history_remove(pair, connect, api, fresh) -> None:
     assert (result["publications"], result["offset"]) == ([], 1)
 
 
+@pytest.mark.rule("api-every-instance", "api-presence-result", "cent-calls")
 async def test_presence(pair, connect, api, fresh, kind) -> None:
     client = await connect(kind, to=pair.b, user="bob", claims={"info": {"name": "Bob"}})
     channel = fresh("room")
@@ -178,6 +200,7 @@ async def test_presence(pair, connect, api, fresh, kind) -> None:
     )
 
 
+@pytest.mark.rule("api-presence-stats-result", "cent-calls")
 async def test_presence_stats(pair, connect, api, fresh) -> None:
     client = await connect(to=pair.b)
     channel = fresh("room")
@@ -190,6 +213,7 @@ async def test_presence_stats(pair, connect, api, fresh) -> None:
     assert (somebody.num_clients, somebody.num_users) == (1, 1)
 
 
+@pytest.mark.rule("api-every-instance", "api-channels-counts", "api-channels-pattern", "cent-calls")
 async def test_channels(pair, connect, api, fresh) -> None:
     here, there = await connect(to=pair.a), await connect(to=pair.b)
     channel, other = fresh("stream"), fresh("live")
@@ -206,6 +230,7 @@ async def test_channels(pair, connect, api, fresh) -> None:
     assert other not in some.channels
 
 
+@pytest.mark.rule("api-info-nodes", "cent-calls")
 async def test_info(pair, connect, api, fresh) -> None:
     client = await connect(to=pair.b)
     await client.subscribe(fresh("stream"))
@@ -219,6 +244,13 @@ async def test_info(pair, connect, api, fresh) -> None:
     assert all(node.version and node.name and node.uptime >= 0 for node in result.nodes)
 
 
+@pytest.mark.rule(
+    "push-unsubscribe",
+    "unsubscribe-2000",
+    "api-every-instance",
+    "api-unsubscribe-push",
+    "cent-calls",
+)
 async def test_unsubscribe(pair, connect, api, fresh, kind) -> None:
     client = await connect(kind, to=pair.b, user="bob")
     channel = fresh("room")
@@ -231,6 +263,7 @@ async def test_unsubscribe(pair, connect, api, fresh, kind) -> None:
     assert await client.presence(channel) == {}
 
 
+@pytest.mark.rule("api-unsubscribe-narrowed")
 async def test_unsubscribe_of_one_client_alone(pair, connect, api, fresh) -> None:
     one, other = [await connect(to=pair.b, user="bob") for _ in range(2)]
     channel = fresh("room")
@@ -246,6 +279,13 @@ async def test_unsubscribe_of_one_client_alone(pair, connect, api, fresh) -> Non
     assert other.log.of("unsub") == []
 
 
+@pytest.mark.rule(
+    "close-3503",
+    "close-terminal-stops-sdks",
+    "api-every-instance",
+    "api-disconnect-3503",
+    "cent-calls",
+)
 async def test_disconnect(pair, connect, api, kind) -> None:
     client = await connect(kind, to=pair.b, user="carol")
     witness = await connect(to=pair.b, user="bob")
@@ -257,6 +297,9 @@ async def test_disconnect(pair, connect, api, kind) -> None:
     assert witness.log.of("close") == []
 
 
+@pytest.mark.rule(
+    "close-application-codes", "api-disconnect-code-reason", "api-disconnect-whitelist"
+)
 async def test_disconnect_with_another_code_and_one_client_kept(pair, connect, api) -> None:
     one, kept = [await connect(to=pair.b, user="dave") for _ in range(2)]
 
@@ -276,6 +319,13 @@ async def test_disconnect_with_another_code_and_one_client_kept(pair, connect, a
 # Errors ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule(
+    "api-error-200",
+    "api-namespace-102",
+    "api-presence-off-108",
+    "api-history-epoch-112",
+    "cent-errors",
+)
 async def test_an_error_is_an_answer_that_cent_understands(api, fresh) -> None:
     with pytest.raises(cent.CentApiResponseError) as raised:
         await api.publish(cent.PublishRequest(channel="nowhere:x", data=1))
@@ -294,12 +344,14 @@ async def test_an_error_is_an_answer_that_cent_understands(api, fresh) -> None:
     assert raised.value.code == 112
 
 
+@pytest.mark.rule("cent-401")
 async def test_a_wrong_key_is_unauthorized(pair) -> None:
     async with cent.AsyncClient(f"{pair.a.url}/api", api_key="wrong") as client:
         with pytest.raises(cent.CentUnauthorizedError):
             await client.info(cent.InfoRequest())
 
 
+@pytest.mark.rule("api-other-verb-405", "api-unknown-method-404", "api-body-unreadable-400")
 async def test_statuses_of_http(pair, api_a) -> None:
     assert pair.a.get("/api/publish")[0] == 405
     assert (await api_a.status("unheard_of", "{}"))[0] == 404

@@ -17,9 +17,9 @@ from tests.conftest import Pair
 from tests.support import banner, processes, servers, world
 from tests.support.publisher import Api
 from tests.support.raw_client import RawClient
-from tests.support.servers import Server, environment, token
+from tests.support.servers import Server, token
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.on_the_ends]
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def serve(pair: Pair, tmp_path: Path) -> Iterator[object]:
     started: list[Server] = []
 
     def serve(*arguments: str, **variables: str) -> Server:
-        own = environment(pair.folder, pair.redis_url, variables)
+        own = pair.environment(variables)
         started.append(Server(f"extra-{len(started)}", tmp_path, own, *arguments))
         started[-1].start()
         return started[-1]
@@ -43,7 +43,7 @@ def refusal(pair: Pair, *arguments: str, **variables: str) -> tuple[int, list[st
     process = subprocess.run(
         [sys.executable, "manage.py", "serve", *arguments],
         cwd=servers.REPOSITORY,
-        env=environment(pair.folder, pair.redis_url, variables),
+        env=pair.environment(variables),
         capture_output=True,
         timeout=20,
     )

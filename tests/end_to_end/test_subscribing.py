@@ -20,6 +20,7 @@ async def refusal(call) -> int:
 # Delivery ------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("publish-info", "live-unpositioned-has-offset")
 @pytest.mark.parametrize("namespace", ["stream", "live", "loose"])
 async def test_a_publication_reaches_both_instances(pair, connect, fresh, kind, namespace) -> None:
     here, there = await connect(kind, to=pair.a), await connect(kind, to=pair.b)
@@ -37,6 +38,7 @@ async def test_a_publication_reaches_both_instances(pair, connect, fresh, kind, 
         assert seen["offset"] == (0 if namespace == "live" else 1)
 
 
+@pytest.mark.rule("order-by-offset")
 async def test_publications_arrive_in_order(pair, connect, fresh, kind) -> None:
     publisher, client = await connect("raw", to=pair.a), await connect(kind, to=pair.b)
     channel = fresh("stream")
@@ -65,6 +67,7 @@ PAYLOADS = [
 ]
 
 
+@pytest.mark.rule("payload-raw-json", "payload-bytes-kept")
 @pytest.mark.parametrize("payload", PAYLOADS)
 async def test_the_publishers_bytes_arrive_untouched(connect, fresh, payload) -> None:
     client = await connect()
@@ -78,6 +81,7 @@ async def test_the_publishers_bytes_arrive_untouched(connect, fresh, payload) ->
     assert f'"data":{payload}' in frame
 
 
+@pytest.mark.rule("payload-newlines-removed")
 async def test_line_breaks_in_a_payload_do_not_break_the_framing(connect, api_a, fresh) -> None:
     client = await connect()
     channel = fresh("stream")
@@ -88,6 +92,7 @@ async def test_line_breaks_in_a_payload_do_not_break_the_framing(connect, api_a,
     assert (await client.log.wait("pub"))["data"] == {"a": [1, 2]}
 
 
+@pytest.mark.rule("order-subscribe-reply-first")
 async def test_the_answer_precedes_what_is_delivered(pair, connect, fresh) -> None:
     publisher = await connect(to=pair.b)
     for _ in range(20):
@@ -100,6 +105,7 @@ async def test_the_answer_precedes_what_is_delivered(pair, connect, fresh) -> No
         assert kinds[0] == "subscribed"
 
 
+@pytest.mark.rule("order-nothing-after-unsubscribe")
 async def test_nothing_follows_the_answer_to_an_unsubscribe(pair, connect, fresh) -> None:
     publisher, client, witness = await connect(to=pair.b), await connect(), await connect()
     channel = fresh("stream")
@@ -117,6 +123,7 @@ async def test_nothing_follows_the_answer_to_an_unsubscribe(pair, connect, fresh
     assert kinds[-1] == "unsubscribed"
 
 
+@pytest.mark.rule("order-resubscribe-at-once")
 async def test_an_unsubscribed_client_can_come_back(connect, fresh, kind) -> None:
     client = await connect(kind)
     channel = fresh("live")
@@ -129,6 +136,7 @@ async def test_an_unsubscribed_client_can_come_back(connect, fresh, kind) -> Non
     assert (await client.log.wait("pub"))["id"] == "back"
 
 
+@pytest.mark.rule("unsubscribe-nothing-ok")
 async def test_unsubscribing_from_nothing_succeeds(connect, fresh) -> None:
     client = await connect()
 
@@ -138,6 +146,7 @@ async def test_unsubscribing_from_nothing_succeeds(connect, fresh) -> None:
 # What the answer says ------------------------------------------------------------------------
 
 
+@pytest.mark.rule("option-force-recovery")
 async def test_a_forced_stream_is_recoverable_from_its_empty_start(connect, fresh, kind) -> None:
     client = await connect(kind)
 
@@ -147,6 +156,7 @@ async def test_a_forced_stream_is_recoverable_from_its_empty_start(connect, fres
     assert len(seen["epoch"]) > 0
 
 
+@pytest.mark.rule("subscribe-flags-told")
 async def test_the_answer_carries_flags_and_position(connect, fresh) -> None:
     client = await connect()
 
@@ -157,6 +167,12 @@ async def test_the_answer_carries_flags_and_position(connect, fresh) -> None:
     assert result == {"recoverable": True, "positioned": True}
 
 
+@pytest.mark.rule(
+    "recoverable-implies-positioned",
+    "wish-positioned-by-option",
+    "wish-recoverable-by-option",
+    "wish-refused-silently",
+)
 @pytest.mark.parametrize("wish", ["positioned", "recoverable"])
 async def test_a_wish_is_granted_where_the_namespace_allows_it(connect, fresh, wish) -> None:
     client = await connect()
@@ -174,6 +190,16 @@ async def test_a_wish_is_granted_where_the_namespace_allows_it(connect, fresh, w
 # Who may -------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule(
+    "subscribe-namespace-102",
+    "subscribe-non-ascii-107",
+    "subscribe-else-103",
+    "publish-namespace-102",
+    "publish-else-103",
+    "presence-off-108",
+    "history-off-108",
+    "history-else-103",
+)
 async def test_what_is_not_allowed_is_refused_with_its_code(connect, fresh) -> None:
     client = await connect()
 
@@ -188,6 +214,7 @@ async def test_what_is_not_allowed_is_refused_with_its_code(connect, fresh) -> N
     assert await refusal(client.subscribe("stream:\u00e9")) == 107
 
 
+@pytest.mark.rule("error-ends-sdk-subscription")
 async def test_a_refused_subscription_ends_an_sdks_subscription(connect, fresh, sdk) -> None:
     client = await connect(sdk)
     channel = fresh("closed")
@@ -197,12 +224,14 @@ async def test_a_refused_subscription_ends_an_sdks_subscription(connect, fresh, 
     assert (await client.log.wait("unsub", channel=channel))["code"] == 103
 
 
+@pytest.mark.rule("subscribe-name-255-bytes")
 async def test_the_longest_channel_name_works(connect) -> None:
     client = await connect()
 
     assert (await client.subscribe("stream:" + "x" * 248))["positioned"]
 
 
+@pytest.mark.rule("subscribe-again-105")
 async def test_a_channel_can_be_subscribed_to_once(connect, fresh) -> None:
     client = await connect()
     channel = fresh("stream")
@@ -211,6 +240,7 @@ async def test_a_channel_can_be_subscribed_to_once(connect, fresh) -> None:
     assert await refusal(client.subscribe(channel)) == 105
 
 
+@pytest.mark.rule("subscribe-limit-106", "default-channel-limit-128")
 async def test_a_connection_has_a_limit_of_channels(connect, fresh) -> None:
     client = await connect()
     prefix = fresh("live")
@@ -223,6 +253,7 @@ async def test_a_connection_has_a_limit_of_channels(connect, fresh) -> None:
     assert await refusal(client.subscribe(f"{prefix}-128")) == 106
 
 
+@pytest.mark.rule("channel-missing-3501")
 @pytest.mark.parametrize(
     "method",
     ["subscribe", "unsubscribe", "publish", "presence", "presence_stats", "history"],
@@ -235,6 +266,7 @@ async def test_a_command_without_a_channel_ends_the_connection(connect, method) 
     assert (await client.closed())["code"] == 3501
 
 
+@pytest.mark.rule("publish-for-subscriber", "presence-for-subscriber", "history-for-subscriber")
 async def test_a_subscriber_may_where_others_may_not(connect, fresh) -> None:
     client = await connect()
     channel = fresh("member")
@@ -249,6 +281,7 @@ async def test_a_subscriber_may_where_others_may_not(connect, fresh) -> None:
     assert (await client.history(channel, limit=1))["publications"][0]["data"] == 1
 
 
+@pytest.mark.rule("subscribe-user-limited-listed", "subscribe-user-limited-others-103")
 async def test_only_the_named_users_enter_a_user_limited_channel(connect, fresh) -> None:
     channel = f"{fresh('limited')}#7,ada"
     ada, eve = await connect(user="ada"), await connect(user="eve")
@@ -258,6 +291,7 @@ async def test_only_the_named_users_enter_a_user_limited_channel(connect, fresh)
     assert await refusal(eve.subscribe(channel)) == 103
 
 
+@pytest.mark.rule("publish-no-data-107", "publish-format-107", "option-format-json-object")
 async def test_a_namespace_can_demand_objects(connect, fresh) -> None:
     client = await connect()
     channel = fresh("object")
@@ -267,6 +301,7 @@ async def test_a_namespace_can_demand_objects(connect, fresh) -> None:
         assert await refusal(client.publish(channel, data)) == 107
 
 
+@pytest.mark.rule("subscribe-token-allows")
 async def test_a_subscription_token_opens_a_private_channel(connect, fresh, kind) -> None:
     client = await connect(kind)
     channel = f"${fresh('closed')}"
@@ -276,6 +311,9 @@ async def test_a_subscription_token_opens_a_private_channel(connect, fresh, kind
     assert client.log.of("subscribed", channel=channel)
 
 
+@pytest.mark.rule(
+    "subscribe-private-103", "subscribe-token-expired-109", "subscribe-token-invalid-103"
+)
 async def test_a_subscription_token_is_good_for_its_purpose_alone(connect, fresh) -> None:
     client = await connect()
     channel = f"${fresh('closed')}"
@@ -289,6 +327,7 @@ async def test_a_subscription_token_is_good_for_its_purpose_alone(connect, fresh
     assert await with_token(token("ada", channel=channel, exp=int(time.time()) - 60)) == 109
 
 
+@pytest.mark.rule("subscribe-token-channel-3500", "subscribe-token-user-3500")
 @pytest.mark.parametrize("claims", [{"sub": "eve"}, {"channel": "$closed:other"}])
 async def test_a_token_of_another_user_or_channel_ends_the_connection(
     connect, fresh, claims
@@ -331,6 +370,7 @@ async def test_a_connection_token_made_by_the_command_carries_its_info(
 # Zero values ---------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("zero-presence", "zero-presence-stats", "zero-history")
 async def test_fields_that_must_be_there_are_there_when_they_are_zero(connect, fresh) -> None:
     client = await connect()
     channel = fresh("stream")

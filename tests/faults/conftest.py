@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,24 +11,31 @@ from tests.conftest import Pair
 from tests.support.event_log import EventLog
 from tests.support.oracle import check
 from tests.support.processes import free_port
-from tests.support.servers import Server
+from tests.support.servers import Filled, Server
 from tests.support.valkey import Valkey
 
 
 class BreakablePair(Pair):
-    """Two instances on a Redis with an append-only file; heal() mends whatever a test broke."""
+    """Two instances on a Redis with an append-only file; heal() mends whatever a test broke.
 
-    def __init__(self, folder: Path, valkey: Valkey, **options: object) -> None:
-        self.valkey = valkey
+    Args:
+        valkeys: The servers, in the order of ``REDIS_URL``; ``valkey`` is the first one.
+    """
+
+    def __init__(self, folder: Path, *valkeys: Valkey, **options: object) -> None:
+        self.valkeys = valkeys
+        self.valkey = valkeys[0]
         # Pings come soon, so that a test sees them go on while Redis is away.
         pings = {"REALTIME_PING_INTERVAL_SECONDS": "4", "REALTIME_PONG_TIMEOUT_SECONDS": "3"}
-        super().__init__(folder, redis_url=valkey.url, variables=pings, **options)
+        redis_url = " ".join(valkey.url for valkey in valkeys)
+        super().__init__(folder, redis_url=redis_url, variables=pings, **options)
 
     def heal(self) -> None:
-        if self.valkey.process is not None and self.valkey.process.poll() is None:
-            self.valkey.thaw()
-        else:
-            self.valkey.start()
+        for valkey in self.valkeys:
+            if valkey.process is not None and valkey.process.poll() is None:
+                valkey.thaw()
+            else:
+                valkey.start()
         for server in self.servers:
             if server.process is None or server.process.poll() is not None:
                 server.start()
@@ -38,21 +46,34 @@ class BreakablePair(Pair):
         server.wait_ready()
 
 
-@pytest.fixture(scope="package")
-def deployment(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[BreakablePair]:
-    folder = tmp_path_factory.mktemp("breakable")
-    valkey = Valkey(folder / "redis", port=free_port(), append_only=True)
+@contextmanager
+def running(folder: Path, database: Filled, *, redis_count: int) -> Iterator[BreakablePair]:
+    """Run a breakable pair on so many Redis servers."""
+    valkeys = [
+        Valkey(folder / f"redis-{number}", port=free_port(), append_only=True)
+        for number in range(redis_count)
+    ]
     pair = None
     try:
-        valkey.start()
-        pair = BreakablePair(folder, valkey, database=database)
+        for valkey in valkeys:
+            valkey.start()
+        pair = BreakablePair(folder, *valkeys, database=database)
         yield pair
         for server in pair.servers:
             assert "Traceback" not in server.log(), server.log()[-5000:]
     finally:
         if pair is not None:
             pair.close()
-        valkey.close()
+        for valkey in valkeys:
+            valkey.close()
+
+
+@pytest.fixture(scope="package")
+def deployment(
+    tmp_path_factory: pytest.TempPathFactory, database: Filled
+) -> Iterator[BreakablePair]:
+    with running(tmp_path_factory.mktemp("breakable"), database, redis_count=1) as pair:
+        yield pair
 
 
 @pytest.fixture
@@ -61,6 +82,22 @@ def breakable(deployment: BreakablePair) -> Iterator[BreakablePair]:
     deployment.heal()
     yield deployment
     deployment.heal()
+
+
+@pytest.fixture(scope="package")
+def shared_deployment(
+    tmp_path_factory: pytest.TempPathFactory, database: Filled
+) -> Iterator[BreakablePair]:
+    with running(tmp_path_factory.mktemp("shared"), database, redis_count=2) as pair:
+        yield pair
+
+
+@pytest.fixture
+def two_servers(shared_deployment: BreakablePair) -> Iterator[BreakablePair]:
+    """Hand out a whole pair whose channels are shared by two Redis servers."""
+    shared_deployment.heal()
+    yield shared_deployment
+    shared_deployment.heal()
 
 
 Judge = Callable[..., None]

@@ -54,6 +54,7 @@ async def history_ids(api: Api, channel: str) -> list[str]:
 # An instance --------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("presence-lapses")
 async def test_clients_of_a_killed_instance_miss_nothing_on_the_other(
     breakable, fresh, judge, stopwatch, sdk_packages
 ) -> None:
@@ -115,6 +116,7 @@ async def presence_becomes_right(api: Api, channel: str, followers, sdks) -> Non
         await asyncio.sleep(0.5)
 
 
+@pytest.mark.rule("close-3001")
 async def test_an_instance_that_is_told_to_end_sends_its_clients_away(
     breakable, fresh, judge
 ) -> None:
@@ -151,6 +153,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.rule("redis-away-100")
 @pytest.mark.parametrize("fault", list(FAULTS))
 async def test_redis_goes_away_and_comes_back_and_nothing_is_lost(
     breakable, fresh, judge, fault
@@ -213,6 +216,7 @@ def is_not_ready(server: Server) -> None:
     assert server.get("/health")[0] == 200
 
 
+@pytest.mark.rule("stream-restart-new-epoch")
 async def test_writes_lost_by_redis_are_told_and_their_places_never_reused(
     breakable, fresh, judge
 ) -> None:
@@ -228,7 +232,7 @@ async def test_writes_lost_by_redis_are_told_and_their_places_never_reused(
             for number in range(20):
                 await publisher.publish(channel)
                 if number == 9:
-                    kept_bytes = valkey.log_bytes()
+                    kept_bytes = await asyncio.to_thread(valkey.log_bytes, holding=b"publisher-10")
             await all_caught_up(publisher, followers, seconds=HEAL_SECONDS)
 
             await asyncio.to_thread(valkey.kill)
@@ -250,6 +254,7 @@ async def test_writes_lost_by_redis_are_told_and_their_places_never_reused(
         judge(publisher.log, *(follower.log for follower in followers))
 
 
+@pytest.mark.rule("stream-lost-metadata-new-epoch", "live-epoch-2500")
 async def test_a_client_of_an_emptied_redis_is_told_of_a_new_life(breakable, fresh, judge) -> None:
     channel = fresh("stream")
     async with Api(breakable.a.url) as api:
@@ -276,6 +281,7 @@ async def test_a_client_of_an_emptied_redis_is_told_of_a_new_life(breakable, fre
         judge(publisher.log, *(follower.log for follower in followers))
 
 
+@pytest.mark.rule("idempotency-original-position")
 async def test_a_publish_whose_answer_was_lost_can_be_repeated(breakable, fresh) -> None:
     channel = fresh("stream")
     async with (

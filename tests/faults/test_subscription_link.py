@@ -23,6 +23,7 @@ def kill_links(valkey) -> int:
         return client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
 
 
+@pytest.mark.rule("live-gap-repaired")
 async def test_killed_links_lose_nothing_and_nobody_is_told_anything(
     breakable, fresh, judge
 ) -> None:
@@ -78,6 +79,7 @@ async def slow_link(breakable) -> AsyncIterator[tuple[Server, FaultProxy]]:
             breakable.servers.remove(server)
 
 
+@pytest.mark.rule("recover-listen-first")
 async def test_what_is_published_during_a_subscribe_arrives(slow_link, breakable, fresh) -> None:
     """Without the wait for the acknowledgement the publication falls between read and link."""
     server, proxy = slow_link
@@ -116,6 +118,7 @@ async def test_what_is_published_after_the_answer_arrives_without_a_stream(
             await client.log.wait("pub", channel=channel, timeout_seconds=3)
 
 
+@pytest.mark.rule("unsubscribe-2500", "live-gap-lost-2500")
 async def test_only_the_positioned_are_told_of_a_gap_that_cannot_be_filled(
     slow_link, breakable, fresh
 ) -> None:
@@ -162,6 +165,7 @@ async def test_only_the_positioned_are_told_of_a_gap_that_cannot_be_filled(
             assert result.get("recovered", False) is False
 
 
+@pytest.mark.rule("check-finds-last-loss")
 async def test_a_last_publication_that_the_link_lost_is_found_on_a_quiet_channel(
     breakable, fresh
 ) -> None:

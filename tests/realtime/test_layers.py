@@ -1,6 +1,7 @@
 """The channel layer on a real server: stock consumers, the hub's listeners, the link."""
 
 import asyncio
+import logging
 import time
 
 import msgspec
@@ -346,6 +347,49 @@ async def test_a_server_that_falls_silent_is_noticed_within_six_seconds(valkey, 
     assert time.monotonic() - started_at > 2  # and not for a short stall
     valkey.thaw()
     await until(lambda: links == [False, True])
+
+
+async def test_a_silent_server_keeps_no_subscriber_waiting(valkey, layer, links, caplog):
+    await layer.listen("news", lambda data: None)
+    links.clear()
+    valkey.freeze()
+    with pytest.raises(BrokerUnavailable):
+        await layer.listen("first", lambda data: None)
+    started_at = time.monotonic()
+
+    for number in range(20):
+        with pytest.raises(BrokerUnavailable):
+            await layer.listen(f"group{number}", lambda data: None)
+    assert time.monotonic() - started_at < 1.5
+    await until(lambda: links == [False], timeout_seconds=6)
+    for number in range(100):
+        with pytest.raises(BrokerUnavailable):
+            await layer.listen(f"group{number}", lambda data: None)
+    assert time.monotonic() - started_at < 6
+
+    valkey.thaw()
+    await until(lambda: links == [False, True])
+    await within(layer.listen("after", lambda data: None))
+
+
+async def test_an_outage_is_logged_when_it_begins_and_not_with_each_attempt(
+    valkey, layer, links, caplog
+):
+    await layer.listen("news", lambda data: None)
+    links.clear()
+    caplog.set_level(logging.DEBUG, "realtime.layer_link")
+    await asyncio.to_thread(valkey.kill)
+
+    def told():
+        return [record for record in caplog.records if "link 0 lost" in record.message]
+
+    await until(lambda: len(told()) >= 4)
+    await asyncio.to_thread(valkey.start)
+    await until(lambda: links == [False, True])
+
+    levels = [record.levelname for record in told()]
+    assert levels[:2] == ["WARNING", "WARNING"]
+    assert set(levels[2:]) == {"DEBUG"}
 
 
 async def test_a_quiet_link_is_kept(layer, client, links, monkeypatch):

@@ -18,7 +18,9 @@ from realtime.redis_client import (
     pool_options,
     shard_of,
 )
-from tests.realtime.conftest import within
+from tests.realtime.conftest import until, within
+from tests.support.processes import free_port
+from tests.support.valkey import Valkey
 
 
 @pytest.fixture
@@ -177,6 +179,35 @@ async def test_a_stopped_server_fails_at_once_and_is_found_again(valkey, servers
     await servers.ping()
 
 
+async def test_a_silent_server_keeps_nobody_waiting_until_it_answers_again(valkey, servers, echo):
+    await servers.run(echo("before"))
+    valkey.freeze()
+    with pytest.raises(BrokerUnavailable):
+        await servers.run(echo("frozen"))
+    started_at = time.monotonic()
+
+    for _ in range(100):  # as a client does whose channels are all there
+        with pytest.raises(BrokerUnavailable):
+            await servers.run(echo("frozen"))
+
+    assert time.monotonic() - started_at < 1.5
+    valkey.thaw()
+    await until(lambda: servers._lanes[0]._workers == set())
+    assert await servers.run(echo("after")) == "after"
+
+
+async def test_an_error_of_the_server_is_no_silence(servers, echo, fail, valkey):
+    with pytest.raises(BrokerUnavailable):
+        await servers.run(fail)
+    valkey.freeze()
+    asked = asyncio.create_task(servers.run(echo("late")))
+    await asyncio.sleep(0.5)
+
+    valkey.thaw()
+
+    assert await within(asked) == "late"
+
+
 async def test_nothing_is_left_when_the_servers_are_closed(redis_server, echo, client):
     before = len(client.client_list())
     servers = RedisServers()
@@ -250,6 +281,86 @@ def test_a_thread_gives_a_frozen_server_up_within_two_seconds(valkey, echo):
     assert took_seconds < 2
     assert servers.run(echo("after")) == "after"
     servers.close()
+
+
+# Several servers -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def shared(valkey, tmp_path, settings):
+    """Return the coroutines' way to two servers, and the second of them."""
+    second = Valkey(tmp_path / "second", port=free_port())
+    second.start()
+    settings.CHANNEL_LAYERS["default"]["CONFIG"]["hosts"].append({"address": second.url})
+    servers = RedisServers()
+    yield servers, second
+    await servers.close()
+    second.close()
+
+
+def on_each_server(echo):
+    """Return an act for each of two servers, in their order."""
+    acts = [echo("x")._replace(group=f"g{number}") for number in range(50)]
+    return [next(act for act in acts if shard_of(act.group, 2) == place) for place in (0, 1)]
+
+
+async def test_a_frozen_server_takes_nothing_of_the_others_away(shared, echo):
+    servers, second = shared
+    on_first, on_second = on_each_server(echo)
+    second.freeze()
+
+    batch = asyncio.create_task(servers.run_many([on_second, on_first, on_second]))
+    async with asyncio.timeout(0.5):
+        for _ in range(100):
+            assert await servers.run(on_first) == "x"
+    outcomes = await within(batch)
+
+    second.thaw()
+    assert outcomes[1] == "x"
+    assert isinstance(outcomes[0], BrokerUnavailable)
+    assert isinstance(outcomes[2], BrokerUnavailable)
+
+
+def test_a_thread_reaches_the_one_while_the_other_is_frozen(shared, echo):
+    _, second = shared
+    servers = SyncRedisServers()
+    on_first, on_second = on_each_server(echo)
+    second.freeze()
+
+    with pytest.raises(BrokerUnavailable):
+        servers.run(on_second)
+
+    assert servers.run(on_first) == "x"
+    second.thaw()
+    assert servers.run(on_second) == "x"
+    servers.close()
+
+
+async def test_one_server_away_is_named_and_no_reason_to_fail(shared):
+    servers, second = shared
+    assert await servers.ping() == []
+
+    await asyncio.to_thread(second.kill)
+
+    assert await servers.ping() == [1]
+
+
+async def test_a_server_that_never_answered_is_a_reason_to_fail(shared):
+    servers, second = shared
+    await asyncio.to_thread(second.kill)
+
+    with pytest.raises(BrokerUnavailable):
+        await servers.ping()
+
+
+async def test_servers_that_are_all_away_are_a_reason_to_fail(shared, valkey):
+    servers, second = shared
+    await servers.ping()
+    await asyncio.to_thread(second.kill)
+    await asyncio.to_thread(valkey.kill)
+
+    with pytest.raises(BrokerUnavailable):
+        await servers.ping()
 
 
 # Where things are ------------------------------------------------------------------------------

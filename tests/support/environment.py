@@ -16,6 +16,9 @@ import pytest
 
 from tests.support.valkey import Valkey
 
+# Where the tests are to run on another database than a SQLite file of their own.
+DATABASE_VARIABLE = "TESTS_DATABASE_URL"
+
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, object, object]:
@@ -39,7 +42,7 @@ def variables(folder: Path, *, redis_url: str) -> dict[str, str]:
     return {
         "VAR_DIR": str(folder),
         "REDIS_URL": redis_url,
-        "DATABASE_URL": f"sqlite:///{folder}/db.sqlite3",
+        "DATABASE_URL": os.environ.get(DATABASE_VARIABLE) or f"sqlite:///{folder}/db.sqlite3",
         "SECRET_KEY": secrets.token_hex(32),
         "REALTIME_TOKEN_HMAC_SECRET": secrets.token_hex(32),
     }

@@ -2,16 +2,14 @@
 
 import contextlib
 import http.client
-import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jwt
 
@@ -50,21 +48,6 @@ def environment(folder: Path, redis_url: str, extra: Mapping[str, str]) -> dict[
         "REALTIME_TOKEN_HMAC_SECRET": world.TOKEN_SECRET,
         **extra,
     }
-
-
-def make_database(folder: Path) -> Path:
-    """Migrate and fill a SQLite file, to be copied for each deployment."""
-    process = subprocess.run(
-        [sys.executable, "-m", "tests.support.provision"],
-        input=json.dumps(world.description()).encode(),
-        cwd=REPOSITORY,
-        env=environment(folder, "redis://127.0.0.1:1/0", {}),
-        capture_output=True,
-        timeout=60,
-    )
-    if process.returncode:
-        raise RuntimeError(f"the database could not be filled:\n{process.stderr.decode()}")
-    return folder / "db.sqlite3"
 
 
 class Server:
@@ -163,13 +146,21 @@ class Server:
         return self.get("/ready")[0] == 200
 
 
+class Filled(Protocol):
+    """A database with all of ``world`` in it, to be copied for each deployment."""
+
+    def copy(self, folder: Path) -> str:
+        """Make a copy for the deployment of a folder; return its ``DATABASE_URL``."""
+
+
 class Deployment:
     """Servers that share one Redis and one database.
 
     Args:
-        folder: Takes the database, the secrets and the logs.
-        database: A filled SQLite file to copy.
-        redis_url: Where Redis is, for servers that are not told otherwise.
+        folder: Takes the secrets and the logs, and the database if it is a file.
+        database: What to copy the database from.
+        redis_url: Where Redis is, for servers that are not told otherwise; several words where
+            several servers share the channels.
         variables: More environment, for all servers.
     """
 
@@ -177,24 +168,29 @@ class Deployment:
         self,
         folder: Path,
         *,
-        database: Path,
+        database: Filled,
         redis_url: str,
         variables: Mapping[str, str] | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(database, folder / "db.sqlite3")
         self.folder = folder
         self.redis_url = redis_url
-        self.variables = dict(variables or {})
+        self.database_url = database.copy(folder)
+        self.variables = {"DATABASE_URL": self.database_url, **(variables or {})}
         self.servers: list[Server] = []
 
     def add(self, name: str, *, redis_url: str | None = None, **variables: str) -> Server:
         """Start one more server; it is ready later."""
-        own = environment(self.folder, redis_url or self.redis_url, {**self.variables, **variables})
-        server = Server(name, self.folder, own)
+        if redis_url is not None:
+            variables["REDIS_URL"] = redis_url
+        server = Server(name, self.folder, self.environment(variables))
         self.servers.append(server)
         server.start()
         return server
+
+    def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
+        """Return the whole environment of a process of this deployment."""
+        return environment(self.folder, self.redis_url, {**self.variables, **extra})
 
     def wait_ready(self) -> None:
         for server in self.servers:
@@ -206,7 +202,7 @@ class Deployment:
             [sys.executable, "manage.py", *arguments],
             input=stdin.encode(),
             cwd=REPOSITORY,
-            env=environment(self.folder, self.redis_url, self.variables),
+            env=self.environment({}),
             capture_output=True,
             timeout=60,
         )

@@ -103,9 +103,16 @@ class Valkey:
         """Let it go on."""
         self._running().send_signal(signal.SIGCONT)
 
-    def log_bytes(self) -> int:
-        """Return how long its append-only file is now."""
-        return self.append_only_path().stat().st_size
+    def log_bytes(self, *, holding: bytes = b"") -> int:
+        """Return how long its append-only file is, once it holds these bytes.
+
+        A write may be acknowledged before, while the system is busy with an earlier one.
+        """
+        path = self.append_only_path()
+        processes.wait_until(
+            lambda: holding in path.read_bytes(), timeout_seconds=5, what=f"{holding!r} in {path}"
+        )
+        return path.stat().st_size
 
     def truncate_log(self, kept_bytes: int) -> None:
         """Cut the end off its append-only file, as a power cut does; only while it is down."""
