@@ -22,6 +22,15 @@ def escape_control_characters(_logger: WrappedLogger, _method: str, event: Event
     }
 
 
+def without_request(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Drop the request that Django hands along: its text ends with the query, tokens included.
+
+    The path is in the message itself.
+    """
+    event.pop("request", None)
+    return event
+
+
 def configuration(*, is_terminal: bool, has_colours: bool) -> dict[str, Any]:
     """Return ``LOGGING`` and set structlog up to go through it."""
     shared: list[Processor] = [
@@ -47,7 +56,7 @@ def configuration(*, is_terminal: bool, has_colours: bool) -> dict[str, Any]:
         "formatters": {
             "line": {
                 "()": structlog.stdlib.ProcessorFormatter,
-                "foreign_pre_chain": [*shared, structlog.stdlib.ExtraAdder()],
+                "foreign_pre_chain": [*shared, structlog.stdlib.ExtraAdder(), without_request],
                 "processors": [
                     structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                     *last,

@@ -6,15 +6,16 @@ from pathlib import Path
 
 from django.core.management.color import Style
 
-from realtime.server.first_run import LOGIN, FirstRun
+from realtime.server.first_run import LOGIN, FirstRun, FirstStart
 
 _TRY = '{"channel":"demo:hello","data":{"text":"hello"}}'
+_ONCE = "(shown only this once)"
 
 
 def development(*, url: str, found: FirstRun, stores: str, style: Style) -> str:
     """Return the banner of ``serve --dev``."""
     if found.password:
-        sign_in = f"{LOGIN} / {found.password}   (shown only this once)"
+        sign_in = f"{LOGIN} / {found.password}   {_ONCE}"
     else:
         sign_in = f"{LOGIN}, with the password of the first run (manage.py changepassword {LOGIN})"
     rows = {
@@ -23,9 +24,22 @@ def development(*, url: str, found: FirstRun, stores: str, style: Style) -> str:
         "Sign in": sign_in,
         "Publish": publish_line(url, found.key_path),
     }
-    lines = [f"  {style.HTTP_INFO(name.ljust(8))} {text}" for name, text in rows.items()]
     title = style.SUCCESS("Heliograph is ready") + f": development, {stores}"
-    return "\n".join(["", title, "", *lines, "", "  Ctrl-C ends it.", ""])
+    return "\n".join(["", title, "", *_table(rows, style), "", "  Ctrl-C ends it.", ""])
+
+
+def deployment(*, url: str, made: FirstStart | None, style: Style) -> str:
+    """Return what ``prepare`` says: where the site is, and on the first start the secrets."""
+    rows = {"Page": f"{url}/", "Admin": f"{url}/admin/"} if url else {}
+    if made is not None:
+        rows["Sign in"] = f"{LOGIN} / {made.password}   {_ONCE}"
+        if made.api_key is not None:
+            rows["API key"] = f"{made.api_key}   {_ONCE}"
+    return "\n".join(["", style.SUCCESS("Heliograph is prepared"), "", *_table(rows, style), ""])
+
+
+def _table(rows: dict[str, str], style: Style) -> list[str]:
+    return [f"  {style.HTTP_INFO(name.ljust(8))} {text}" for name, text in rows.items()]
 
 
 def publish_line(url: str, key_path: Path) -> str:

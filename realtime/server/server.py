@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from daphne.http_protocol import WebRequest
 from daphne.server import Server
 from daphne.ws_protocol import WebSocketFactory
 from django.conf import settings
@@ -34,6 +35,8 @@ BACKLOG: Final = 4096
 PREPARE_SECONDS: Final = 1.0
 HANDSHAKE_SECONDS: Final = 5
 HTTP_TIMEOUT_SECONDS: Final = 120
+ANSWERS_SECONDS: Final = 5.0
+SETTLE_SECONDS: Final = 0.1
 EXIT_FAILED: Final = 1
 EXIT_AT_ONCE: Final = 130
 
@@ -46,6 +49,7 @@ class HeliographServer(Server):
         self.is_draining = False
         self._told_at = 0.0
         self._on_ready = on_ready
+        self._request_ended = asyncio.Event()
         trusts_proxy = getattr(settings, "SECURE_PROXY_SSL_HEADER", None) is not None
         super().__init__(
             application,
@@ -106,6 +110,11 @@ class HeliographServer(Server):
             scope["extensions"] = extensions_of(protocol)
         return super().create_application(protocol, scope)
 
+    def listen_success(self, port: Any) -> Any:
+        """Hand the port on to who closes it; Daphne's keeps it to itself."""
+        super().listen_success(port)
+        return port
+
     def listen_error(self, failure: Any) -> None:
         """End with a failure: a server that cannot listen is of no use."""
         self.exit_code = EXIT_FAILED
@@ -134,16 +143,40 @@ class HeliographServer(Server):
     async def _end(self) -> None:
         started_at = time.monotonic()
         for listener in self.listeners:
-            listener.addCallback(lambda port: port.stopListening())
+            listener.addCallback(_take_last_and_close)
         running = instance.current()
         if running is not None:
             try:
                 await running.drain(seconds=conf.current().drain_seconds)
             except TimeoutError:
                 logger.warning("some connections did not end in time")
+            await self._until_answered()
             await self._stop_instance()
         logger.info("ended in %.1f s", time.monotonic() - started_at)
         self.stop()
+
+    async def _until_answered(self) -> None:
+        """Wait until each request that was taken has its answer, but not for ever."""
+        await asyncio.sleep(SETTLE_SECONDS)  # what was taken last has not been read yet
+        try:
+            async with asyncio.timeout(ANSWERS_SECONDS):
+                while self._has_unanswered():
+                    self._request_ended.clear()
+                    await self._request_ended.wait()
+        except TimeoutError:
+            logger.warning("some requests were not answered in time")
+        await asyncio.sleep(SETTLE_SECONDS)  # what was answered last has not been written yet
+
+    def _has_unanswered(self) -> bool:
+        return any(
+            isinstance(protocol, WebRequest) and "disconnected" not in details
+            for protocol, details in self.connections.items()
+        )
+
+    def protocol_disconnected(self, protocol: Any) -> None:
+        """Note the end of a connection or request."""
+        super().protocol_disconnected(protocol)
+        self._request_ended.set()
 
     async def _stop_instance(self) -> None:
         try:
@@ -180,6 +213,13 @@ class HeliographServer(Server):
         except Exception:
             logger.exception("the check of timeouts failed")
             reactor.callLater(2, self.timeout_checker)
+
+
+def _take_last_and_close(port: Any) -> Any:
+    """Stop listening, after taking who was let in by the system already and would be cut off."""
+    port.numberAccepts = BACKLOG  # all of them in one go
+    port.doRead()
+    return port.stopListening()
 
 
 def run(

@@ -7,6 +7,7 @@ import logging.config
 
 import pytest
 import structlog
+from django.test import RequestFactory
 
 from project.logs import configuration
 
@@ -75,3 +76,15 @@ def test_a_payload_that_is_no_json_does_not_lose_the_line(log_to):
     logger.info("odd", extra={"what": {1, 2}})
 
     assert json.loads(text.getvalue())["event"] == "odd"
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_request_that_django_hands_along_leaves_no_query(log_to, is_terminal):
+    logger, text = log_to(is_terminal=is_terminal)
+    request = RequestFactory().get("/nowhere", {"token": "a-secret"})
+
+    logger.warning("Not Found: %s", request.path, extra={"request": request, "status_code": 404})
+
+    assert "Not Found: /nowhere" in text.getvalue()
+    assert "404" in text.getvalue()
+    assert "a-secret" not in text.getvalue()

@@ -6,7 +6,6 @@ import json
 import socket
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from tests.support import processes
 from tests.support.raw_client import RawClient
-from tests.support.servers import REPOSITORY, Deployment, Server, environment, token
+from tests.support.servers import REPOSITORY, Deployment, Filled, Server, environment, token
 from tests.support.valkey import Valkey
 
 HANDSHAKE = (
@@ -55,7 +54,7 @@ class CountingServer(Server):
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator[CountingServer]:
+def server(tmp_path_factory: pytest.TempPathFactory, database: Filled) -> Iterator[CountingServer]:
     folder = tmp_path_factory.mktemp("counting")
     valkey = Valkey(folder / "redis")
     deployment = Deployment(folder, database=database, redis_url=valkey.url)
@@ -109,6 +108,7 @@ async def closed(socket: ClientConnection) -> tuple[int | None, str | None]:
 # Handshakes ------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("ws-protobuf-refused-400")
 async def test_protobuf_is_refused_with_400(server: CountingServer) -> None:
     assert await refused(server, subprotocols=["centrifuge-protobuf"]) == 400
     assert await refused(server, query="?format=protobuf") == 400
@@ -116,16 +116,19 @@ async def test_protobuf_is_refused_with_400(server: CountingServer) -> None:
     assert "Protobuf" in server.log()
 
 
+@pytest.mark.rule("origin-refused-403", "origin-refused-logged")
 async def test_a_foreign_origin_is_refused_with_403(server: CountingServer) -> None:
     assert await refused(server, origin="http://evil.example") == 403
     assert "REALTIME_ALLOWED_ORIGINS" in server.log()
 
 
+@pytest.mark.rule("origin-own-allowed")
 async def test_the_servers_own_origin_is_let_in(server: CountingServer) -> None:
     async with connect(server.websocket_url, proxy=None, origin=server.url):
         pass
 
 
+@pytest.mark.rule("ws-json-subprotocol")
 @pytest.mark.parametrize(
     ("asked", "selected"),
     [(["centrifuge-json"], "centrifuge-json"), (["other", "centrifuge-json"], "centrifuge-json")],
@@ -144,6 +147,7 @@ def answer_to(port: int, request: str, *, seconds: float = 8) -> str:
         return line.recv(4096).decode("latin-1").partition("\r\n")[0]
 
 
+@pytest.mark.rule("ws-empty-subprotocol-header")
 async def test_an_empty_subprotocol_header_asks_for_nothing(server: CountingServer) -> None:
     # centrifuge-python up to 0.5 sends it so.
     request = HANDSHAKE.replace("\r\n\r\n", "\r\nSec-WebSocket-Protocol: \r\n\r\n")
@@ -246,12 +250,14 @@ async def test_many_connections_that_come_and_go_leave_nothing(server: CountingS
 # Bounds ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("ws-message-64k-read")
 async def test_a_message_of_the_largest_size_is_read(client: RawClient) -> None:
     await client.send_text(" " * MESSAGE_MAX_BYTES)
 
     assert (await client.closed())["code"] == 3501  # read, and not a command
 
 
+@pytest.mark.rule("ws-message-beyond-64k-1009", "close-1009")
 async def test_a_message_that_is_too_big_closes_with_1009(
     server: CountingServer, client: RawClient
 ) -> None:
@@ -271,6 +277,7 @@ async def test_a_message_that_is_far_too_big_closes_with_1009(
     assert (await client.closed())["code"] in (1009, 1006)
 
 
+@pytest.mark.rule("ws-message-beyond-64k-1009")
 async def test_a_message_in_parts_that_is_too_big_closes_with_1009(
     server: CountingServer, client: RawClient
 ) -> None:
@@ -284,6 +291,7 @@ async def test_a_message_in_parts_that_is_too_big_closes_with_1009(
     assert (await client.closed())["code"] == 1009
 
 
+@pytest.mark.rule("rpc-108", "error-108")
 async def test_a_message_in_parts_is_one_message(client: RawClient) -> None:
     async def parts() -> Any:
         for part in ('{"id":99,"r', 'pc":{"meth', 'od":"m"}}'):
@@ -295,6 +303,7 @@ async def test_a_message_in_parts_is_one_message(client: RawClient) -> None:
     await client.log.wait("frame", direction="in", text=json.dumps(answer, separators=(",", ":")))
 
 
+@pytest.mark.rule("ws-flood-3013")
 async def test_a_flood_of_messages_is_bounded(server: CountingServer, client: RawClient) -> None:
     with contextlib.suppress(ConnectionClosed):
         for number in range(20_000):
@@ -306,6 +315,7 @@ async def test_a_flood_of_messages_is_bounded(server: CountingServer, client: Ra
     await server.until_empty()
 
 
+@pytest.mark.rule("slow-3008")
 async def test_a_reader_that_does_not_read_is_cut_off(server: CountingServer) -> None:
     async with RawClient(server.websocket_url) as publisher:
         await publisher.connect(token("43"))
@@ -327,6 +337,7 @@ async def test_a_reader_that_does_not_read_is_cut_off(server: CountingServer) ->
     assert '"code": 3008' in server.log()
 
 
+@pytest.mark.rule("slow-3008", "close-3008")
 async def test_a_slow_reader_is_told_why(server: CountingServer) -> None:
     async with RawClient(server.websocket_url) as publisher:
         await publisher.connect(token("43"))
@@ -355,6 +366,7 @@ async def test_a_slow_reader_is_told_why(server: CountingServer) -> None:
 # Closes ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("push-disconnect", "close-3501", "close-reason-in-frame")
 async def test_a_close_has_its_code_and_reason_and_a_push_before_it(client: RawClient) -> None:
     await client.send_text("{}")
 
@@ -383,6 +395,7 @@ async def test_a_client_that_closes_is_answered_and_its_code_logged(
     assert '"code": 4321' in server.log()
 
 
+@pytest.mark.rule("stale-3502", "close-3502")
 async def test_a_stale_client_is_closed(server: CountingServer) -> None:
     async with connect(server.websocket_url, proxy=None, ping_interval=None) as socket:
         assert await closed(socket) == (3502, "stale")
@@ -412,6 +425,7 @@ async def test_a_stock_consumer_without_a_subprotocol(stock: Any) -> None:
         assert socket.subprotocol is None
 
 
+@pytest.mark.rule("close-reason-in-frame")
 async def test_a_stock_consumers_close_has_its_reason(stock: Any) -> None:
     async with stock("echo") as socket:
         await socket.send("close")
