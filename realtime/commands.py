@@ -78,11 +78,14 @@ async def _start_beside(session: Session, command: Command) -> None:
     places = session.places
     assert places is not None
     await places.acquire()  # who sends more waits, and so does its socket
+    if session.outbox.closed_with is not None:
+        places.release()
+        return
 
     async def run() -> None:
+        # Also if the connection is closed before this begins: the command came before that.
         try:
-            if session.outbox.closed_with is None:
-                await _handle(session, command)
+            await _handle(session, command)
         except Disconnected as outcome:
             _end(session, outcome)
         finally:

@@ -64,7 +64,7 @@ class Connection(Protocol):
     def channels(self) -> list[str]:
         """Return what it is subscribed to."""
 
-    def refresh(self, expire_at: int, info: Raw) -> None:
+    def refresh_later(self, expire_at: int, info: Raw) -> None:
         """Give it another end, and another info unless that is absent."""
 
 

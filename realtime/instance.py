@@ -242,7 +242,7 @@ class Instance:
                 case SubscribeCommand():
                     connection.subscribe_later(command.channel, command.options(), command.since)
                 case RefreshCommand():
-                    connection.refresh(command.expire_at, command.info)
+                    connection.refresh_later(command.expire_at, command.info)
 
     def _close_everybody(self) -> None:
         self.tasks.spawn(self._spread(SHUTDOWN, conf.current().drain_seconds), "close everybody")

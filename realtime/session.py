@@ -125,6 +125,7 @@ class Session:
     def refuse(self) -> None:
         """Read nothing more; the client has a moment to read why, and to close."""
         self.is_refused = True
+        self.subscriptions.begin_no_more()
         self._expires_at = 0.0
         self.instance.connections.conceal(self)
         self._call_stale_in(REFUSED_CLOSE_SECONDS)
@@ -200,8 +201,15 @@ class Session:
         """End a subscription, once what is under way has ended; the client is told in any case."""
         self.subscriptions.unsubscribe_later(channel)
 
-    def refresh(self, expire_at: int, info: Raw) -> None:
-        """Give it another end, and tell the client."""
-        self.renew(expire_at, None if is_absent(info) else info)
-        result = RefreshResult(expires=expire_at > 0, ttl=ttl_seconds(expire_at))
-        self.outbox.write(codec.refresh_frame(result))
+    def refresh_later(self, expire_at: int, info: Raw) -> None:
+        """Give it another end, once what is under way has ended; the client is told."""
+        self.instance.tasks.spawn(self._refresh(expire_at, info), "refresh")
+
+    async def _refresh(self, expire_at: int, info: Raw) -> None:
+        # Under the lock: the push must not overtake the reply to a connect under way.
+        async with self.lock:
+            if self.is_refused:
+                return
+            self.renew(expire_at, None if is_absent(info) else info)
+            result = RefreshResult(expires=expire_at > 0, ttl=ttl_seconds(expire_at))
+            self.outbox.write(codec.refresh_frame(result))

@@ -5,7 +5,7 @@ granted before, in ``granting.py``.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Final, NamedTuple
 
 from realtime import conf
@@ -94,16 +94,17 @@ class Opening:
         self.subscription = subscription
         self._start = start
         self._allowance = allowance
-        self._position: StreamPosition | None = None
+        self._history: History | None = None
 
     async def run(self) -> SubscribeResult:
-        """Listen and read; return the result that the client is to be sent.
+        """Take all steps of this one subscribe; see ``run_all``."""
+        (result,) = await run_all([self])
+        return result
 
-        The reply must be written and ``go_live`` called without an await after this returns, or
-        what arrives in between would overtake the reply.
+    async def begin(self) -> None:
+        """Listen, be present, and read where the stream is.
 
         Raises:
-            UnrecoverablePosition: The client asked to be refused rather than to start anew.
             BrokerUnavailable: Redis did not answer in time.
             Disconnected: 3010; the stream and what arrived do not fit together.
         """
@@ -113,13 +114,35 @@ class Opening:
             self.subscription.has_presence = True
             await self._instance.presence.add(self.member())
         if self._grant.is_positioned:
-            return self._result(await self._recovery())
-        await self._place_channel()
-        return self._result(None)
+            await self.read()
+        else:
+            await self._place_channel()
+
+    async def read(self) -> None:
+        """Read the stream until it and what has arrived since fit together; raises as above."""
+        since = self._since()
+        name = self.subscription.channel
+        hub = self._instance.hub
+        for attempt in range(READS_MAX):
+            history = await self._read(since)
+            if hub.is_current(self.subscription, history.position):
+                self._history = history
+                return
+            if attempt:
+                # Read twice, so this is newer than what the hub holds.
+                await hub.catch_up(name, history.position)
+        raise Disconnected(INSUFFICIENT_STATE, f"the history of {name} does not fit")
+
+    def fits(self) -> bool:
+        """Tell whether what was read fits what has arrived until now; else ``read`` again."""
+        if self._history is None:
+            return True
+        return self._instance.hub.is_current(self.subscription, self._history.position)
 
     def go_live(self) -> None:
         """Let deliveries through; the reply was just written."""
-        self._instance.hub.go_live(self.subscription, self._position)
+        position = self._history.position if self._history is not None else None
+        self._instance.hub.go_live(self.subscription, position)
 
     async def undo(self) -> None:
         """Leave no trace of a subscribe that failed."""
@@ -142,21 +165,6 @@ class Opening:
             history = await self._instance.reads.read(name, after_offset=None)
             self._instance.hub.place(name, history.position)
 
-    async def _recovery(self) -> Recovery | None:
-        """Read the stream until it and what has arrived since fit together."""
-        since = self._since()
-        name = self.subscription.channel
-        hub = self._instance.hub
-        for attempt in range(READS_MAX):
-            history = await self._read(since)
-            if hub.is_current(self.subscription, history.position):
-                self._position = history.position
-                return self._judge(since, history)
-            if attempt:
-                # Read twice, so this is newer than what the hub holds.
-                await hub.catch_up(name, history.position)
-        raise Disconnected(INSUFFICIENT_STATE, f"the history of {name} does not fit")
-
     async def _read(self, since: StreamPosition | None) -> History:
         name = self.subscription.channel
         if since is not None and self._grant.options.recovers_newest:
@@ -171,17 +179,23 @@ class Opening:
             return self._start.since
         return StreamPosition() if self._grant.options.auto_cache_recover else None
 
-    def _judge(self, since: StreamPosition | None, history: History) -> Recovery | None:
-        if since is None:
-            return None
-        recovery = self._allowance.judge(since, history, self._grant)
+    def _judge(self) -> Recovery:
+        since = self._since()
+        if since is None or self._history is None:
+            return FAILED
+        recovery = self._allowance.judge(since, self._history, self._grant)
         if not recovery.is_recovered and self._start.rejects_unrecovered and self._start.recovers:
             raise UnrecoverablePosition
         return recovery
 
-    def _result(self, recovery: Recovery | None) -> SubscribeResult:
-        granted, position = self._grant, self._position or StreamPosition()
-        outcome = recovery or FAILED
+    def result(self) -> SubscribeResult:
+        """Return what the client is to be sent, all steps being taken.
+
+        Raises:
+            UnrecoverablePosition: The client asked to be refused rather than to start anew.
+        """
+        granted, outcome = self._grant, self._judge()
+        position = self._history.position if self._history is not None else StreamPosition()
         # A recovered client goes on from what it asked for, by the publications it is given.
         offset = self._start.since.offset if outcome.is_recovered else position.offset
         return SubscribeResult(
@@ -199,20 +213,33 @@ class Opening:
 
 
 async def run_all(openings: Sequence[Opening]) -> list[SubscribeResult]:
-    """Take several steps at once; the results come in the order of the openings.
+    """Take the steps of all at once; return the results, in the order of the openings.
+
+    The reply must be written and ``go_live`` called for each without an await after this returns,
+    or what arrives in between would overtake the reply. If it raises, all are to be undone.
 
     Raises:
-        ProtocolError: Of the first that failed, whose opening and all the others are to be undone.
-        Disconnected: The same.
+        ProtocolError: Of the first that failed; 112 if it is to be refused rather than start anew.
+        Disconnected: 3010; a stream and what arrived do not fit together.
     """
-    if len(openings) == 1:
-        return [await openings[0].run()]
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(each.run(), name="open") for each in openings]
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    return [each.result() for each in running]
+    await _at_once([each.begin() for each in openings])
+    for _ in range(READS_MAX):
+        # While one waited for another, its own channel went on.
+        stale = [each for each in openings if not each.fits()]
+        if not stale:
+            return [each.result() for each in openings]
+        await _at_once([each.read() for each in stale])
+    raise Disconnected(INSUFFICIENT_STATE, "the histories do not fit")
+
+
+async def _at_once(steps: Sequence[Awaitable[None]]) -> None:
+    if len(steps) == 1:
+        await steps[0]
+        return
+    # To the end of each, whichever fails: what is undone then is not done a moment later.
+    for outcome in await asyncio.gather(*steps, return_exceptions=True):
+        if outcome is not None:
+            raise outcome
 
 
 def push_of(result: SubscribeResult) -> SubscribePush:

@@ -50,7 +50,7 @@ class Subscriptions:
         caller: Who the connection is, as the channels see it.
     """
 
-    __slots__ = ("_held", "_instance", "_is_closed", "_lock", "_outbox", "_wanted", "caller")
+    __slots__ = ("_held", "_instance", "_is_closed", "_lock", "_outbox", "_unfulfilled", "caller")
 
     def __init__(
         self, instance: Instance, outbox: Outbox, lock: asyncio.Lock, *, caller: Caller
@@ -59,7 +59,8 @@ class Subscriptions:
         self._outbox = outbox
         self._lock = lock
         self._held: dict[str, Subscription] = {}
-        self._wanted: set[str] | None = None  # by the server API, and not made yet
+        # What the server API asked for and Redis did not allow yet: by channel, which attempt.
+        self._unfulfilled: dict[str, object] | None = None
         self._is_closed = False
         self.caller = caller
 
@@ -112,6 +113,7 @@ class Subscriptions:
     def go_live(self, opening: Opening) -> None:
         """Hold a subscription; nothing was awaited since the client was told of it."""
         self._held[opening.subscription.channel] = opening.subscription
+        self._give_up(opening.subscription.channel)
         opening.go_live()
 
     async def undo(self, opening: Opening) -> None:
@@ -137,34 +139,47 @@ class Subscriptions:
         self, channel: str, options: SubscribeOptions, since: StreamPosition | None
     ) -> None:
         """Subscribe by the server's own will; the client is told."""
-        if self._wanted is None:
-            self._wanted = set()
-        self._wanted.add(channel)
         start = Start(since is not None, since or StreamPosition())
         self._instance.tasks.spawn(self._subscribe(channel, options, start), "subscribe")
 
     async def _subscribe(self, channel: str, options: SubscribeOptions, start: Start) -> None:
-        # The server API has said yes, so this goes on for as long as the client is there.
+        # The server API has said yes, so this goes on for as long as the client is there, unless
+        # something that came later has ended it or done it.
+        async with self._lock:
+            if await self._is_done(channel, options, start):
+                return
+            attempt = object()
+            self._unfulfilled = {**(self._unfulfilled or {}), channel: attempt}
         retry_seconds = RETRY_SECONDS
         while True:
-            try:
-                async with self._lock:
-                    await self._open(channel, options, start)
-                return
-            except InternalError as error:
-                logger.warning("client %s not subscribed yet: %s", self.caller.client, error)
-            except ProtocolError as error:
-                logger.error("client %s cannot be subscribed: %s", self.caller.client, error)
-                return
-            except Disconnected as outcome:
-                self._outbox.close(outcome.disconnect)
-                return
             await asyncio.sleep(retry_seconds)
             retry_seconds = min(2 * retry_seconds, RETRY_MAX_SECONDS)
+            async with self._lock:
+                if (self._unfulfilled or {}).get(channel) is not attempt:
+                    return
+                if await self._is_done(channel, options, start):
+                    self._give_up(channel)
+                    return
+
+    def _give_up(self, channel: str) -> None:
+        if self._unfulfilled is not None:
+            self._unfulfilled.pop(channel, None)
+
+    async def _is_done(self, channel: str, options: SubscribeOptions, start: Start) -> bool:
+        """Try to subscribe; tell whether there is nothing left to try."""
+        try:
+            await self._open(channel, options, start)
+        except InternalError as error:
+            logger.warning("client %s not subscribed yet: %s", self.caller.client, error)
+            return False
+        except ProtocolError as error:
+            logger.error("client %s cannot be subscribed: %s", self.caller.client, error)
+        except Disconnected as outcome:
+            self._outbox.close(outcome.disconnect)
+        return True
 
     async def _open(self, channel: str, options: SubscribeOptions, start: Start) -> None:
-        wanted = self._wanted or set()
-        if self._is_closed or channel not in wanted or channel in self._held:
+        if self._is_closed or channel in self._held:
             return
         if len(self._held) >= conf.current().channel_limit:
             raise LimitExceeded("it has as many channels as it may")
@@ -176,7 +191,6 @@ class Subscriptions:
             await self.undo(opening)
             raise
         # Nothing may be awaited between these: what arrives now follows the push.
-        wanted.discard(channel)
         self._outbox.write(codec.subscribe_frame(channel, push_of(result)))
         for publication in result.publications:
             self._outbox.write(codec.publication_frame(channel, publication))
@@ -193,8 +207,7 @@ class Subscriptions:
 
     async def leave(self, channel: str) -> None:
         """End a subscription, if there is one: hub, presence, then the leave message."""
-        if self._wanted is not None:
-            self._wanted.discard(channel)
+        self._give_up(channel)
         subscription = self._held.pop(channel, None)
         if subscription is None:
             return
@@ -239,13 +252,21 @@ class Subscriptions:
             await self.leave(channel)
             self._outbox.write(codec.unsubscribe_frame(channel, unsubscribe))
 
+    def begin_no_more(self) -> None:
+        """Let the server API begin nothing here any more: the connection is about to end."""
+        self._is_closed = True
+
     async def close(self) -> None:
         """End all of them: the connection is gone."""
+        self._is_closed = True
+        self._leave_hub()
+        async with self._lock:
+            self._leave_hub()  # what was being made just now
+            await self._say_goodbye()
+
+    def _leave_hub(self) -> None:
         for subscription in self:
             self._instance.hub.remove(subscription)
-        async with self._lock:
-            self._is_closed = True
-            await self._say_goodbye()
 
     async def _say_goodbye(self) -> None:
         left = list(self)

@@ -65,7 +65,8 @@ def decode_commands(frame: str | bytes) -> Iterator[Command]:
 
 def _refuse_wide_offsets(command: Command) -> None:
     since = command.history.since if command.history else None
-    for holder in (command.subscribe, since):
+    subs = (command.connect.subs if command.connect else None) or {}
+    for holder in (command.subscribe, since, *subs.values()):
         if holder is not None and (holder.offset or 0) > UINT64_MAX:
             raise Disconnected(BAD_REQUEST, "offset exceeds 64 bits")
 

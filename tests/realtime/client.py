@@ -28,6 +28,23 @@ NAMESPACES = {
     "open": ChannelOptions(**_OPEN, **_HISTORY, force_recovery=True, presence=True),
     "live": ChannelOptions(**_OPEN),
     "room": ChannelOptions(**_OPEN, presence=True, join_leave=True, force_push_join_leave=True),
+    "all": ChannelOptions(
+        **_HISTORY,
+        force_recovery=True,
+        presence=True,
+        join_leave=True,
+        force_push_join_leave=True,
+    ),
+    "cache": ChannelOptions(
+        **_OPEN, **_HISTORY, force_recovery=True, force_recovery_mode="cache", presence=True
+    ),
+    "auto": ChannelOptions(
+        **_OPEN,
+        **_HISTORY,
+        force_recovery=True,
+        force_recovery_mode="cache",
+        auto_cache_recover=True,
+    ),
     "quietroom": ChannelOptions(**_OPEN, presence=True, join_leave=True),
     "short": ChannelOptions(**_OPEN, history_size=3, history_ttl=60, force_recovery=True),
     "wish": ChannelOptions(
@@ -95,6 +112,7 @@ class Client:
 
     Attributes:
         log: Every message received, in order; pings included.
+        texts: The same as it came, frame by frame.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -104,6 +122,7 @@ class Client:
         )
         self.id = ""
         self.log: list[dict[str, Any]] = []
+        self.texts: list[str] = []
         self.closed_with: Closed | None = None
         self._ids = itertools.count(1)
         self._waiting: list[dict[str, Any]] = []
@@ -197,6 +216,7 @@ class Client:
             self.closed_with = Closed(event["code"], event["reason"], push)
             raise self.closed_with
         assert event["type"] == "websocket.send"
+        self.texts.append(event["text"])
         received = [json.loads(line) for line in event["text"].split("\n")]
         self.log += received
         return received

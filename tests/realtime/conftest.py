@@ -135,3 +135,36 @@ def connect(dial: Callable[..., Awaitable[Client]]) -> Callable[..., Awaitable[C
         return client
 
     return connect
+
+
+class HeldRead:
+    """The next read of a channel's stream, held back after Redis has answered."""
+
+    def __init__(self) -> None:
+        self.has_answer = asyncio.Event()
+        self.may_go = asyncio.Event()
+
+    async def until_answered(self) -> None:
+        await within(self.has_answer.wait())
+
+
+@pytest.fixture
+def hold_read(engine: Instance, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], HeldRead]:
+    """Return a way to hold back one read, so that something may happen between it and the reply."""
+    held_reads: dict[str, HeldRead] = {}
+    read = engine.reads.read
+
+    async def slow(channel: str, **options: Any) -> Any:
+        answer = await read(channel, **options)
+        held = held_reads.pop(channel, None)
+        if held is not None:
+            held.has_answer.set()
+            await held.may_go.wait()
+        return answer
+
+    def hold_read(channel: str) -> HeldRead:
+        held_reads[channel] = held = HeldRead()
+        return held
+
+    monkeypatch.setattr(engine.reads, "read", slow)
+    return hold_read

@@ -3,7 +3,8 @@
 // Commands come in on standard input and answers and events go out on standard output, one JSON
 // object a line. A command is {id, do, ...arguments} and is answered by {id, result} or
 // {id, error: {code, message}}. An event is {event, t, ...fields}, in the words of
-// tests/support/event_log.py; t is the system's monotonic clock in seconds.
+// tests/support/event_log.py; t is the system's monotonic clock in seconds. What the SDK asks the
+// application for is {ask}, a number, and is answered by {do: "answer", ask, value}.
 
 import { createInterface } from 'node:readline';
 import { Centrifuge } from 'centrifuge';
@@ -11,10 +12,18 @@ import WebSocket from 'ws';
 
 let client;
 const subscriptions = new Map();
+const questions = new Map();
 
 const write = (message) => process.stdout.write(`${JSON.stringify(message)}\n`);
 const now = () => Number(process.hrtime.bigint()) / 1e9;
 const emit = (event, fields) => write({ event, t: now(), ...fields });
+
+const ask = () =>
+  new Promise((resolve) => {
+    const number = questions.size + 1;
+    questions.set(number, resolve);
+    write({ ask: number });
+  });
 
 const infoOf = (info) =>
   (info && { user: info.user, client: info.client, conn_info: info.connInfo, chan_info: info.chanInfo }) ?? null;
@@ -26,29 +35,35 @@ const publicationOf = (ctx) => ({
   tags: ctx.tags ?? null,
 });
 
+const subscribedOf = (ctx) => ({
+  epoch: ctx.streamPosition?.epoch ?? '',
+  offset: ctx.streamPosition?.offset ?? 0,
+  was_recovering: ctx.wasRecovering,
+  recovered: ctx.recovered,
+  has_pubs: ctx.hasRecoveredPublications,
+  recoverable: ctx.recoverable,
+  positioned: ctx.positioned,
+  data: ctx.data,
+});
+
 function watchClient() {
   client.on('connecting', ({ code, reason }) => emit('connecting', { code, reason }));
   client.on('connected', (ctx) => emit('connected', { client: ctx.client }));
   client.on('disconnected', ({ code, reason }) => emit('disconnect', { code, reason }));
   client.on('error', (ctx) => emit('error', { error: ctx.error, type: ctx.type }));
+  // Those of server-side subscriptions.
+  client.on('subscribing', ({ channel }) => emit('subscribing', { channel }));
+  client.on('subscribed', (ctx) => emit('subscribed', { channel: ctx.channel, ...subscribedOf(ctx) }));
+  client.on('unsubscribed', ({ channel }) => emit('unsub', { channel }));
+  client.on('publication', (ctx) => emit('pub', { channel: ctx.channel, ...publicationOf(ctx) }));
+  client.on('join', (ctx) => emit('join', { channel: ctx.channel, info: infoOf(ctx.info) }));
+  client.on('leave', (ctx) => emit('leave', { channel: ctx.channel, info: infoOf(ctx.info) }));
 }
 
 function watchSubscription(subscription) {
   const { channel } = subscription;
   subscription.on('subscribing', ({ code, reason }) => emit('subscribing', { channel, code, reason }));
-  subscription.on('subscribed', (ctx) =>
-    emit('subscribed', {
-      channel,
-      epoch: ctx.streamPosition?.epoch ?? '',
-      offset: ctx.streamPosition?.offset ?? 0,
-      was_recovering: ctx.wasRecovering,
-      recovered: ctx.recovered,
-      has_pubs: ctx.hasRecoveredPublications,
-      recoverable: ctx.recoverable,
-      positioned: ctx.positioned,
-      data: ctx.data,
-    }),
-  );
+  subscription.on('subscribed', (ctx) => emit('subscribed', { channel, ...subscribedOf(ctx) }));
   subscription.on('unsubscribed', ({ code, reason }) => emit('unsub', { channel, code, reason }));
   subscription.on('publication', (ctx) => emit('pub', { channel, ...publicationOf(ctx) }));
   subscription.on('join', (ctx) => emit('join', { channel, info: infoOf(ctx.info) }));
@@ -57,10 +72,15 @@ function watchSubscription(subscription) {
 }
 
 const actions = {
-  async connect({ url, options }) {
-    client = new Centrifuge(url, { websocket: WebSocket, ...options });
+  async connect({ url, options, asks_token }) {
+    const more = asks_token ? { getToken: ask } : {};
+    client = new Centrifuge(url, { websocket: WebSocket, ...more, ...options });
     watchClient();
     client.connect();
+  },
+
+  async answer({ ask, value }) {
+    questions.get(ask)(value);
   },
 
   async disconnect() {

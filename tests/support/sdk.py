@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def install_packages() -> None:
     subprocess.run([script], check=True, timeout=300)
 
 
+GetToken = Callable[[], Awaitable[str]]
 # Positions for an SDK to start from, one for each time that it asks.
 States = list[dict[str, Any]] | None
 
@@ -81,6 +83,8 @@ class JavaScriptClient(SdkClient):
         self._ids = itertools.count(1)
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._epochs: dict[str, str] = {}
+        self._get_token: GetToken | None = None
+        self._asked: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> "JavaScriptClient":
         self._process = await asyncio.create_subprocess_exec(
@@ -105,11 +109,15 @@ class JavaScriptClient(SdkClient):
             await self._process.wait()
         await self._reader
 
-    async def connect(self, token: str = "", **options: Any) -> None:
+    async def connect(
+        self, token: str = "", *, get_token: GetToken | None = None, **options: Any
+    ) -> None:
         """Start connecting; ``log`` tells when it is done."""
+        self._get_token = get_token
         least, most = (1000 * seconds for seconds in RECONNECT_SECONDS)
         delays = {"minReconnectDelay": least, "maxReconnectDelay": most}
-        await self._do("connect", url=self.url, options={"token": token, **delays, **options})
+        options = {"token": token, **delays, **options}
+        await self._do("connect", url=self.url, options=options, asks_token=get_token is not None)
 
     async def disconnect(self) -> None:
         await self._do("disconnect")
@@ -155,8 +163,15 @@ class JavaScriptClient(SdkClient):
             message = json.loads(line)
             if "id" in message:
                 self._answers.pop(message["id"]).set_result(message)
+            elif "ask" in message:
+                self._asked.add(task := asyncio.create_task(self._answer(message["ask"])))
+                task.add_done_callback(self._asked.discard)
             else:
                 self._note(message)
+
+    async def _answer(self, number: int) -> None:
+        assert self._get_token is not None
+        await self._do("answer", ask=number, value=await self._get_token())
 
     def _note(self, message: dict[str, Any]) -> None:
         event, at = message.pop("event"), message.pop("t")
@@ -258,8 +273,11 @@ class PythonClient(SdkClient):
 
 
 class _ClientEvents(centrifuge.ClientEventHandler):
+    """What happens to the connection, and to server-side subscriptions."""
+
     def __init__(self, log: EventLog) -> None:
         self.log = log
+        self.epochs: dict[str, str] = {}
 
     async def on_connecting(self, ctx: centrifuge.ConnectingContext) -> None:
         self.log.add("connecting", code=ctx.code, reason=ctx.reason)
@@ -272,6 +290,28 @@ class _ClientEvents(centrifuge.ClientEventHandler):
 
     async def on_error(self, ctx: centrifuge.ErrorContext) -> None:
         self.log.add("error", code=ctx.code, error=repr(ctx.error))
+
+    async def on_subscribing(self, ctx: centrifuge.ServerSubscribingContext) -> None:
+        self.log.add("subscribing", channel=ctx.channel)
+
+    async def on_subscribed(self, ctx: centrifuge.ServerSubscribedContext) -> None:
+        subscribed = _subscribed(ctx)
+        self.epochs[ctx.channel] = subscribed["epoch"]
+        self.log.add("subscribed", channel=ctx.channel, **subscribed)
+
+    async def on_unsubscribed(self, ctx: centrifuge.ServerUnsubscribedContext) -> None:
+        self.log.add("unsub", channel=ctx.channel)
+
+    async def on_publication(self, ctx: centrifuge.ServerPublicationContext) -> None:
+        epoch = self.epochs[ctx.channel]
+        fields = {"epoch": epoch, "id": _id_of(ctx.pub.data), **_publication(ctx.pub)}
+        self.log.add("pub", channel=ctx.channel, **fields)
+
+    async def on_join(self, ctx: centrifuge.ServerJoinContext) -> None:
+        self.log.add("join", channel=ctx.channel, info=_info(ctx.info))
+
+    async def on_leave(self, ctx: centrifuge.ServerLeaveContext) -> None:
+        self.log.add("leave", channel=ctx.channel, info=_info(ctx.info))
 
 
 class _SubscriptionEvents(centrifuge.SubscriptionEventHandler):
@@ -287,18 +327,9 @@ class _SubscriptionEvents(centrifuge.SubscriptionEventHandler):
         self.note("subscribing", code=ctx.code, reason=ctx.reason)
 
     async def on_subscribed(self, ctx: centrifuge.SubscribedContext) -> None:
-        position = ctx.stream_position or centrifuge.StreamPosition(0, "")
-        self.epoch = position.epoch
-        self.note(
-            "subscribed",
-            epoch=position.epoch,
-            offset=position.offset,
-            was_recovering=ctx.was_recovering,
-            recovered=ctx.recovered,
-            recoverable=ctx.recoverable,
-            positioned=ctx.positioned,
-            data=ctx.data,
-        )
+        subscribed = _subscribed(ctx)
+        self.epoch = subscribed["epoch"]
+        self.note("subscribed", **subscribed)
 
     async def on_unsubscribed(self, ctx: centrifuge.UnsubscribedContext) -> None:
         self.note("unsub", code=ctx.code, reason=ctx.reason)
@@ -324,6 +355,21 @@ def _as_command_error() -> Any:
     except ReplyError as error:
         reply = {"code": error.code, "message": error.message, "temporary": error.temporary}
         raise CommandError(reply) from error
+
+
+def _subscribed(
+    ctx: centrifuge.SubscribedContext | centrifuge.ServerSubscribedContext,
+) -> dict[str, Any]:
+    position = ctx.stream_position or centrifuge.StreamPosition(0, "")
+    return {
+        "epoch": position.epoch,
+        "offset": position.offset,
+        "was_recovering": ctx.was_recovering,
+        "recovered": ctx.recovered,
+        "recoverable": ctx.recoverable,
+        "positioned": ctx.positioned,
+        "data": ctx.data,
+    }
 
 
 def _id_of(data: Any) -> str | None:

@@ -1,0 +1,283 @@
+"""Who is let in, what it is told, and what a refresh may change."""
+
+import time
+
+import pytest
+
+from realtime import services
+from realtime.protocol import websocket
+from realtime.protocol.codec import NATIVE_PING_FRAME
+from tests.realtime.client import CommandError, token
+from tests.realtime.conftest import until, within
+from tests.realtime.frames import RecordingWriter, message_of
+from tests.realtime.test_commands import closes, in_seconds, refused
+from tests.realtime.test_consumers import CONNECT, FRAME_WRITER, Server
+
+CHANNELS = ["open:a", "open:b"]
+
+
+async def left_out(client, given, *, code):
+    """Tell whether a connect is answered with a close."""
+    await client.send_commands({"id": 1, "connect": {"token": given}})
+    return await closes(client, code=code)
+
+
+# The reply -------------------------------------------------------------------------------------
+
+
+@pytest.mark.rule("connect-server-time")
+async def test_the_servers_time_is_told_where_that_is_wanted(dial, configure):
+    configure(CONNECT_INCLUDES_TIME=True)
+    client = await dial()
+
+    result = await client.connect()
+
+    assert abs(result["time"] - 1000 * time.time()) < 5000
+    assert isinstance(result["time"], int)
+
+
+# Limits ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.rule("connect-claim-unknown-channel-102", "connect-subs-all-or-nothing")
+@pytest.mark.parametrize(
+    ("channels", "code"),
+    [(["nowhere:a"], 102), (["open:a", "$nowhere:a"], 102), (["open:" + "x" * 251], 107)],
+)
+async def test_a_token_with_an_impossible_channel_is_refused(dial, engine, channels, code):
+    client = await dial()
+
+    assert await refused(client, "connect", token=token("42", channels=channels)) == code
+
+    assert engine.hub.client_counts("") == {}
+    assert engine.connections.find("42") == []
+
+
+@pytest.mark.rule("connect-subs-limit-3505")
+async def test_more_channels_than_the_limit_close_with_3505(dial, configure):
+    configure(CHANNEL_LIMIT=2)
+    fitting, exceeding = await dial(), await dial()
+
+    await fitting.connect(token("42", channels=CHANNELS))
+
+    assert await left_out(exceeding, token("42", channels=[*CHANNELS, "open:c"]), code=3505)
+
+
+@pytest.mark.rule("connect-user-limit-3504")
+async def test_a_user_may_have_so_many_connections_and_no_more(dial, connect, configure):
+    configure(USER_CONNECTION_LIMIT=2)
+    first = await connect("42")
+    await connect("42")
+    third, again = await dial(), await dial()
+
+    assert await left_out(third, token("42"), code=3504)
+    for user in ("43", None, None, None):
+        await connect(user)
+    await first.leave()
+
+    assert await again.connect(token("42"))
+
+
+async def test_who_is_refused_does_not_count_to_the_limit(dial, connect, configure):
+    configure(USER_CONNECTION_LIMIT=1)
+    for given in (token("42", channels=["nowhere:a"]), token("42", expire_at=1)):
+        with pytest.raises(CommandError):
+            await (await dial()).connect(given)
+
+    assert await connect("42")
+
+
+@pytest.mark.rule("connect-anonymous-token-3507")
+@pytest.mark.parametrize("user", [None, ""])
+async def test_a_token_without_a_user_closes_with_3507_where_it_is_forbidden(
+    dial, connect, configure, user
+):
+    configure(ALLOW_ANONYMOUS_TOKENS=False, ALLOW_ANONYMOUS=True)
+    nobody, without_token = await dial(), await dial()
+
+    assert await left_out(nobody, token(user), code=3507)
+    assert await connect("42")
+    assert await without_token.connect("")
+
+
+# The personal channel --------------------------------------------------------------------------
+
+
+@pytest.mark.rule("name-personal-channel")
+async def test_every_user_has_a_personal_channel_where_that_is_on(dial, configure):
+    configure(PERSONAL_CHANNELS=True)
+    client = await dial()
+
+    result = await client.connect(token("42"))
+
+    assert result["subs"] == {"#42": {}}
+    await services.apublish("#42", "for you")
+    await services.apublish("#43", "not for you")
+    assert (await client.push("pub", "#42"))["data"] == "for you"
+    assert await client.has_nothing()
+
+
+@pytest.mark.rule("name-personal-namespace")
+async def test_the_personal_channel_has_the_options_of_its_namespace(dial, configure):
+    configure(PERSONAL_CHANNELS=True, PERSONAL_CHANNEL_NAMESPACE="all")
+    position = await services.apublish("all:#42", 1)
+    client = await dial()
+
+    result = await client.connect(
+        token("42", channels=["live:a"]), subs={"all:#42": {"recover": True}}
+    )
+
+    assert result["subs"].keys() == {"live:a", "all:#42"}
+    assert result["subs"]["all:#42"]["epoch"] == position.epoch
+    assert len(result["subs"]["all:#42"]["publications"]) == 1
+
+
+@pytest.mark.rule("name-personal-namespace", "connect-claim-unknown-channel-102")
+async def test_a_personal_channel_in_an_unknown_namespace_lets_nobody_in(dial, connect, configure):
+    configure(PERSONAL_CHANNELS=True, PERSONAL_CHANNEL_NAMESPACE="nowhere")
+    client = await dial()
+
+    assert await refused(client, "connect", token=token("42")) == 102
+    assert await connect(None)
+
+
+@pytest.mark.rule("name-personal-namespace")
+async def test_a_user_with_a_colon_needs_a_namespace_for_its_personal_channel(dial, configure):
+    configure(PERSONAL_CHANNELS=True)
+    refusing, serving = await dial(), await dial()
+
+    assert await refused(refusing, "connect", token=token("acme:42")) == 102
+    configure(PERSONAL_CHANNEL_NAMESPACE="live")
+
+    result = await serving.connect(token("acme:42"))
+    assert result["subs"] == {"live:#acme:42": {}}
+
+
+async def test_nobody_has_no_personal_channel(dial, configure):
+    configure(PERSONAL_CHANNELS=True, ALLOW_ANONYMOUS=True)
+    with_token, without = await dial(), await dial()
+
+    assert "subs" not in await with_token.connect(token(None))
+    assert "subs" not in await without.connect("")
+
+
+async def test_what_a_token_says_of_the_personal_channel_stands(dial, configure):
+    configure(PERSONAL_CHANNELS=True)
+    client = await dial()
+
+    result = await client.connect(token("42", subs={"#42": {"data": {"n": 1}}}))
+
+    assert result["subs"] == {"#42": {"data": {"n": 1}}}
+
+
+async def test_the_personal_channel_counts_to_the_limit(dial, configure):
+    configure(PERSONAL_CHANNELS=True, CHANNEL_LIMIT=2)
+    client = await dial()
+
+    assert await left_out(client, token("42", channels=CHANNELS), code=3505)
+
+
+@pytest.mark.rule("connect-insecure-no-expiry")
+async def test_an_insecure_server_makes_the_subscriptions_of_a_token_too(dial, configure):
+    configure(INSECURE=True)
+    client = await dial()
+
+    result = await client.connect(token("42", channels=["closed:a"], exp=in_seconds(100)))
+
+    assert "expires" not in result
+    assert result["subs"] == {"closed:a": {}}
+
+
+# Refresh ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.rule("refresh-subs-differ-3010")
+@pytest.mark.parametrize("channels", [["open:a"], ["open:a", "open:c"], [*CHANNELS, "open:c"], []])
+async def test_a_refresh_with_other_channels_closes_with_3010(connect, engine, channels):
+    client = await connect("42", channels=CHANNELS)
+
+    given = token("42", channels=channels, exp=in_seconds(100))
+    await client.send_commands({"id": 9, "refresh": {"token": given}})
+
+    assert await closes(client, code=3010)
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"channels": CHANNELS[::-1]},
+        {"subs": {channel: {"data": 1} for channel in CHANNELS}, "channels": ["ignored:x"]},
+    ],
+)
+async def test_a_refresh_with_the_same_channels_goes_on(connect, configure, claims):
+    configure(PERSONAL_CHANNELS=True)
+    client = await connect("42", channels=CHANNELS)
+    await client.call("unsubscribe", channel="open:a")
+    await services.asubscribe("42", "open:c")
+    await client.push("subscribe", "open:c")
+
+    result = await client.call("refresh", token=token("42", exp=in_seconds(100), **claims))
+
+    assert result["expires"] is True
+    await services.apublish("open:b", 1)
+    assert (await client.push("pub", "open:b"))["data"] == 1
+
+
+@pytest.mark.rule("refresh-subs-differ-3010")
+async def test_a_refresh_that_brings_channels_to_who_had_none_closes_with_3010(connect):
+    client = await connect("42")
+
+    await client.send_commands({"id": 9, "refresh": {"token": token("42", channels=["open:a"])}})
+
+    assert await closes(client, code=3010)
+
+
+# Handshakes ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _quick_pings(configure):
+    configure(PING_INTERVAL_SECONDS=1, PONG_TIMEOUT_SECONDS=0.5)
+
+
+@pytest.mark.rule("ws-native-pings-instead")
+@pytest.mark.usefixtures("_quick_pings")
+async def test_who_asks_for_it_is_pinged_as_websocket_does_and_need_not_answer(engine):
+    writer = RecordingWriter()
+    server = Server(query_string=b"cf_ws_frame_ping_pong=true", extensions={FRAME_WRITER: writer})
+    server.put(CONNECT)
+
+    await until(lambda: writer.frames.count(NATIVE_PING_FRAME) == 3)
+
+    assert message_of(writer.frames[0])["connect"].keys() == {"client", "version"}
+    assert websocket.frame(b"{}") not in writer.frames
+    assert writer.closes == []
+    server.put({})
+    await until(lambda: writer.closes)
+    assert writer.closes[0][0] == 3501
+    await server.end()
+
+
+@pytest.mark.parametrize("query", [b"", b"cf_ws_frame_ping_pong=false", b"cf_ws_frame_ping_pong"])
+async def test_who_does_not_ask_for_it_is_pinged_as_the_protocol_does(engine, query):
+    server = Server(query_string=query)
+    server.put(CONNECT)
+
+    await until(lambda: server.texts)
+
+    assert '"ping":25,"pong":true' in server.texts[0]
+    await server.end()
+
+
+async def test_an_instance_without_websockets_refuses_every_handshake(engine, configure):
+    configure(WEBSOCKETS=False)
+    server = Server(extensions={"websocket.http.response": {}})
+
+    await within(server.task)
+
+    assert server.sent == [
+        {"type": "websocket.http.response.start", "status": 503, "headers": []},
+        {"type": "websocket.http.response.body", "body": b"No WebSockets here"},
+    ]
+    await services.apublish("open:a", 1)
+    assert (await services.ahistory("open:a")).offset == 1
