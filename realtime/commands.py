@@ -116,9 +116,9 @@ async def _handle(session: Session, command: Command) -> None:
 
 
 def _take_pong(session: Session) -> None:
-    if not session.is_pinged:
+    if not session.unanswered_pings:
         raise Disconnected(BAD_REQUEST, "a pong without a ping")
-    session.is_pinged = False
+    session.unanswered_pings -= 1
 
 
 def _refuse(session: Session, command: Command, name: str, error: ProtocolError) -> None:

@@ -60,7 +60,7 @@ def check_request(request: SubscribeRequest, options: ChannelOptions) -> None:
     if request.type:
         raise PermissionDenied("not a subscription type of this namespace")
     if (request.delta or "") not in KNOWN_DELTAS:
-        raise Disconnected(BAD_REQUEST, f"unknown delta {request.delta!r}")
+        raise Disconnected(BAD_REQUEST, f"unknown delta {request.delta!r:.60}")
 
 
 def grant(
@@ -84,9 +84,7 @@ def grant(
     channel = request.channel or ""
     insecure = conf.current().insecure
     if claims is not None:
-        is_for_caller = claims.user == caller.user and claims.client in ("", caller.client)
-        if claims.channel != channel or not is_for_caller:
-            raise Disconnected(INVALID_TOKEN, "a subscription token of another user or channel")
+        _refuse_others(claims, channel, caller)
         options = claims.override.apply(options)
     elif not may_subscribe(channel, options, caller.user, insecure=insecure):
         raise PermissionDenied
@@ -96,6 +94,12 @@ def grant(
     if expire_at and expire_at <= time.time():
         raise Expired
     return _with_wishes(request, caller, options, claims, expire_at)
+
+
+def _refuse_others(claims: SubscriptionClaims, channel: str, caller: Caller) -> None:
+    is_for_caller = claims.user == caller.user and claims.client in ("", caller.client)
+    if claims.channel != channel or not is_for_caller:
+        raise Disconnected(INVALID_TOKEN, "a subscription token of another user or channel")
 
 
 def _with_wishes(
@@ -149,8 +153,7 @@ def refresh(subscription: Subscription, claims: SubscriptionClaims, caller: Call
         Disconnected: 3500; it is of another user or channel.
     Source: Centrifugo client protocol, sub_refresh.
     """
-    if claims.user != caller.user or claims.channel != subscription.channel:
-        raise Disconnected(INVALID_TOKEN, "sub_refresh with a token of another subscription")
+    _refuse_others(claims, subscription.channel, caller)
     if claims.expire_at and claims.expire_at <= time.time():
         raise Expired
     subscription.expire_at = claims.expire_at

@@ -74,24 +74,27 @@ class Hub:
         channel.subscriptions[subscription] = None
         self._stay(channel)
         try:
-            # With the wait for those who came before: they may have failed one after another.
-            async with asyncio.timeout(conf.current().broker_timeout_seconds):
-                await self._prepare(channel)
-        except TimeoutError as error:
-            self.remove(subscription)
-            raise BrokerUnavailable("the channel could not be joined in time") from error
+            await self._prepare(channel)
         except BaseException:
             self.remove(subscription)
             raise
 
     async def _prepare(self, channel: HubChannel) -> None:
-        async with channel.lock:
+        try:
+            # Those who came before may fail one after another, each after its own deadline.
+            async with asyncio.timeout(conf.current().broker_timeout_seconds):
+                await channel.lock.acquire()
+        except TimeoutError as error:
+            raise BrokerUnavailable("the channel could not be joined in time") from error
+        try:
             if not channel.is_listening:
                 await self._listen(channel)
             if channel.is_suspect:
                 # Not before this instance's own position was compared: it may be the proof that
                 # Redis lost something which the client would not be told of.
                 await self._compare([channel], must_answer=True)
+        finally:
+            channel.lock.release()
 
     async def _listen(self, channel: HubChannel) -> None:
         def receive(data: bytes) -> None:

@@ -160,7 +160,9 @@ class ShardLink:
                 delay_seconds = RECONNECT_MIN_SECONDS
                 await self._listen()
             except (RedisError, OSError, TimeoutError) as error:
-                # Told once, and not again with each attempt in vain.
+                if self.is_up and isinstance(error, TimeoutError):
+                    self._silence.begin(seconds_ago=SILENCE_SECONDS)
+                # Told once, not again with each attempt in vain.
                 is_news = self.is_up or not self._silence.has_begun
                 level = logging.WARNING if is_news else logging.DEBUG
                 logger.log(level, "layer link %d lost: %s", self.index, error or "silent")

@@ -279,9 +279,11 @@ def _ask_database() -> None:
     if not _asking_database.acquire(timeout=READINESS_SECONDS):
         raise DatabaseError("the last question has not been answered")
     try:
-        connection.ensure_connection()
+        try:
+            connection.ensure_connection()
+        finally:
+            connection.close()
     finally:
-        connection.close()
         _asking_database.release()
 
 

@@ -41,7 +41,8 @@ class Session:
         lock: Held by whatever changes the subscriptions, from start to end.
         is_connected: Whether it has said who it is.
         is_refused: Whether its connect was answered with an error; nothing more is read.
-        is_pinged: Whether the last ping is unanswered.
+        unanswered_pings: How many pings have no pong yet: more than one only behind commands that
+            take their time.
         is_busy: Whether a message of the client is being handled.
         has_native_pings: Whether it is pinged with frames of WebSocket's own, which it need not
             answer as the protocol says.
@@ -58,13 +59,13 @@ class Session:
         "instance",
         "is_busy",
         "is_connected",
-        "is_pinged",
         "is_refused",
         "lock",
         "outbox",
         "places",
         "subscriptions",
         "token_channels",
+        "unanswered_pings",
     )
 
     def __init__(
@@ -79,7 +80,7 @@ class Session:
         )
         self.is_connected = False
         self.is_refused = False
-        self.is_pinged = False
+        self.unanswered_pings = 0
         self.is_busy = False
         self.has_native_pings = has_native_pings
         self.token_channels: frozenset[str] = frozenset()
@@ -154,15 +155,15 @@ class Session:
         if self.has_native_pings:
             self.outbox.write(codec.NATIVE_PING_FRAME)
             return
-        self.is_pinged = True
+        self.unanswered_pings += 1
         self.outbox.write(codec.PING_FRAME)
 
     def check_pong(self) -> None:
-        """Close the connection if its last ping is unanswered, and nothing else is under way.
+        """Close the connection if a ping is unanswered, and nothing else is under way.
 
         A pong waits behind the commands that came before it, each of which has its deadline.
         """
-        if self.is_pinged and not self.is_busy:
+        if self.unanswered_pings and not self.is_busy:
             self.disconnect(NO_PONG)
 
     def check_time(self) -> None:

@@ -1,7 +1,7 @@
 """The steps of one subscribe: listen, read, reply, go live.
 
-Called by the session, which holds the result among its subscriptions. What is subscribed was
-granted before, in ``granting.py``.
+Called by ``subscriptions.py``, which holds the result, and by the handlers of ``connect`` and
+``subscribe``. What is subscribed was granted before, in ``granting.py``.
 """
 
 import asyncio
@@ -184,7 +184,9 @@ class Opening:
         if since is None or self._history is None:
             return FAILED
         recovery = self._allowance.judge(since, self._history, self._grant)
-        if not recovery.is_recovered and self._start.rejects_unrecovered and self._start.recovers:
+        # Of a cache there is nothing that a client could make up for by another way.
+        may_reject = self._start.recovers and not self._grant.options.recovers_newest
+        if not recovery.is_recovered and may_reject and self._start.rejects_unrecovered:
             raise UnrecoverablePosition
         return recovery
 
@@ -197,7 +199,9 @@ class Opening:
         granted, outcome = self._grant, self._judge()
         position = self._history.position if self._history is not None else StreamPosition()
         # A recovered client goes on from what it asked for, by the publications it is given.
-        offset = self._start.since.offset if outcome.is_recovered else position.offset
+        offset = position.offset
+        if outcome.is_recovered:
+            offset = self._start.since.offset if self._start.recovers else 0
         return SubscribeResult(
             expires=granted.expire_at > 0,
             ttl=ttl_seconds(granted.expire_at),

@@ -68,7 +68,7 @@ def publish(
     return Act(
         keys.group,
         script(_META, _HERE / "publish.lua"),
-        # An unused third key is the meta key again, so that all stay on one server.
+        # Without a key of the caller the third one is not used.
         (keys.meta, keys.stream, keys.idempotency_prefix + idempotency_key),
         (
             channel,

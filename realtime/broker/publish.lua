@@ -1,6 +1,6 @@
 -- Append a publication and tell every instance, or neither.
 --
--- KEYS: meta, stream, idempotency (or '' for none)
+-- KEYS: meta, stream, idempotency (unused without a ttl)
 -- ARGV: 1 channel, 2 new epoch, 3 meta ttl, 4 history size, 5 history ttl, 6 group address,
 --       7 message type, 8 body, 9 idempotency ttl (0 for none), 10 version, 11 version epoch
 -- Returns offset, epoch, "stored" | "sent" | "repeated" | "superseded".

@@ -1,6 +1,6 @@
 """Errors that a command may be answered with, one class per code.
 
-Raised by every layer below; turned into replies by ``session.py`` and by the views of ``api``.
+Raised by every layer below; turned into replies by ``commands.py`` and by the views of ``api``.
 A connection outlives them: what ends one is in ``disconnects.py``.
 """
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from realtime.server.server import EXIT_AT_ONCE
+from realtime.server.supervisor import ECHO_SECONDS
 from tests.conftest import Pair
 from tests.support import banner, processes, servers, world
 from tests.support.publisher import Api
@@ -116,10 +118,12 @@ def test_a_second_signal_ends_it_at_once(serve) -> None:
             b"POST /api/info HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n{"
         )
         server.process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)
+        time.sleep(ECHO_SECONDS + 0.3)  # sooner it would be an echo of the first
         server.process.send_signal(signal.SIGTERM)
 
-        server.process.wait(3)
+        code = server.process.wait(3)
+
+    assert code == EXIT_AT_ONCE
 
 
 async def test_it_takes_nobody_in_while_it_drains(serve) -> None:

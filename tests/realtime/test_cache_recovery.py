@@ -8,7 +8,6 @@ import redis
 from realtime import services
 from realtime.redis_keys import of_channel
 from tests.realtime.client import token
-from tests.realtime.test_commands import refused
 
 
 @pytest.fixture
@@ -125,14 +124,6 @@ async def test_an_older_publication_is_never_given_for_the_newest(alice, redis_c
     assert result["offset"] == 3
 
 
-async def test_who_rather_is_refused_than_starts_anew_is_refused(alice, engine):
-    await publish("cache:a", 1)
-    await services.ahistory_remove("cache:a")
-
-    assert await refused(alice, "subscribe", channel="cache:a", recover=True, flag=2) == 112
-    assert engine.hub.client_counts("") == {}
-
-
 async def test_who_does_not_ask_gets_nothing_but_the_position(alice):
     position = await publish("cache:a", 1, 2)
 
@@ -218,3 +209,22 @@ async def test_many_who_come_at_once_each_get_the_newest_alone(connect):
 
     assert [offsets_in(result) for result in results] == [[], [3], [3], [3], []]
     assert [result.get("recovered", False) for result in results] == [False, *[True] * 4]
+
+
+async def test_a_cache_that_has_nothing_is_no_reason_to_refuse(connect):
+    alice = await connect()
+
+    result = await alice.call("subscribe", channel="cache:a", recover=True, flag=3)
+
+    assert result["was_recovering"]
+    assert not result.get("recovered")
+
+
+async def test_who_gets_the_newest_unasked_goes_on_from_the_beginning(connect):
+    await services.apublish("auto:a", 1)
+    alice = await connect()
+
+    result = await alice.call("subscribe", channel="auto:a", offset=77, epoch="other")
+
+    assert "offset" not in result
+    assert [publication["offset"] for publication in result["publications"]] == [1]

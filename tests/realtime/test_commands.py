@@ -1555,6 +1555,17 @@ async def test_a_sub_refresh_with_a_wrong_token_closes(subscribed, given):
     assert await closes(subscribed, code=3500)
 
 
+@pytest.mark.rule("sub-claim-client")
+async def test_a_sub_refresh_with_the_token_of_another_connection_closes(connect):
+    alice, other = await connect(), await connect()
+    await alice.call("subscribe", channel="closed:a", token=sub_token("closed:a"))
+    given = sub_token("closed:a", client=other.id)
+
+    await alice.send_commands({"id": 99, "sub_refresh": {"channel": "closed:a", "token": given}})
+
+    assert await closes(alice, code=3500)
+
+
 @pytest.mark.rule("unsubscribe-2501", "sub-expiry-2501-after-grace")
 async def test_an_expired_subscription_is_ended_and_the_client_told(engine, alice, monkeypatch):
     monkeypatch.setattr("realtime.subscriptions.EXPIRED_CLOSE_SECONDS", 0.0)

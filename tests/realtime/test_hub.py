@@ -945,6 +945,22 @@ async def test_all_who_join_a_channel_of_a_silent_server_are_refused_in_time(
     assert took_seconds < 5
 
 
+async def test_who_joins_one_channel_after_another_of_a_silent_server_waits_once(
+    valkey, parts, subscriber
+):
+    await subscriber().subscribe()
+    valkey.freeze()
+    began_at = asyncio.get_running_loop().time()
+
+    for number in range(10):
+        with pytest.raises(BrokerUnavailable):
+            await subscriber(f"news{number}", is_positioned=False).subscribe()
+
+    took_seconds = asyncio.get_running_loop().time() - began_at
+    valkey.thaw()
+    assert took_seconds < 5
+
+
 async def test_nobody_joins_before_this_instances_own_position_was_compared(
     parts, subscriber, layer, client
 ):

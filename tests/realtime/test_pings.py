@@ -72,6 +72,37 @@ async def test_a_pong_may_wait_behind_a_command_that_takes_its_time(valkey, conn
     await alice.call("publish", channel="live:a", data=1)
 
 
+async def test_each_pong_counts_that_waits_behind_a_slow_command(connect, hold_read):
+    alice = await connect()
+    held = hold_read("open:a")
+    await alice.send_commands({"id": 50, "subscribe": {"channel": "open:a"}})
+    await held.until_answered()
+    for _ in range(2):
+        await alice.ping()
+        await alice.send("{}")
+    held.may_go.set()
+    await alice.reply(50)
+
+    await alice.call("publish", channel="live:a", data=1)
+
+    assert await alice.has_nothing()
+
+
+async def test_a_pong_more_than_pings_closes_also_behind_a_slow_command(connect, hold_read):
+    alice = await connect()
+    held = hold_read("open:a")
+    await alice.send_commands({"id": 50, "subscribe": {"channel": "open:a"}})
+    await held.until_answered()
+    for _ in range(2):
+        await alice.ping()
+    for _ in range(3):
+        await alice.send("{}")
+
+    held.may_go.set()
+
+    assert (await alice.closed()).code == 3501
+
+
 async def test_who_has_not_connected_is_not_pinged(dial):
     client = await dial()
 
