@@ -5,7 +5,6 @@ Subscription tokens have the same, until one key of ``SUBSCRIPTION_TOKEN_*`` is 
 they have those settings and no other.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -14,6 +13,7 @@ from typing import Final
 from django.core.exceptions import ImproperlyConfigured
 
 from realtime import conf
+from realtime.patterns import Pattern, UnusablePattern
 
 CONNECTION: Final = "TOKEN_"
 SUBSCRIPTION: Final = "SUBSCRIPTION_TOKEN_"
@@ -76,10 +76,12 @@ class TokenSettings:
             raise ImproperlyConfigured(f"{self.name(claim)} and {name} are both set")
         try:
             # All of the value: unanchored, "https://us" would let in "https://us.example.net".
-            match = re.compile(pattern).fullmatch
-        except re.error as error:
-            raise ImproperlyConfigured(f"{name} is no regular expression: {error}") from error
-        return lambda value: bool(value) and match(value) is not None
+            is_whole = Pattern(pattern).is_whole
+        except UnusablePattern as error:
+            raise ImproperlyConfigured(
+                f"{name} is no regular expression of RE2: {error}"
+            ) from error
+        return lambda value: bool(value) and is_whole(value)
 
     def check_user_id_claim(self) -> None:
         """Refuse a claim of the user that means something else.

@@ -1,6 +1,5 @@
 """The options of channels, by namespace."""
 
-import re
 from typing import Final
 
 from django.core.exceptions import ValidationError
@@ -12,6 +11,7 @@ from django.core.validators import (
 from django.db import models
 
 from realtime import conf
+from realtime.patterns import Pattern, UnusablePattern
 
 # What PostgreSQL's integer holds: SQLite would take more, and Redis expires nothing that far away.
 LARGEST: Final = 2**31 - 1
@@ -19,17 +19,15 @@ CACHE: Final = "cache"
 
 
 def validate_regex(pattern: str) -> None:
-    """Refuse what Python's ``re`` does not compile, or reads otherwise than it looks."""
-    if re.search(r"\[:\^?[a-z]+:\]", pattern):
-        # Python takes it for a set of these letters, with no more than a warning.
-        raise ValidationError(
-            "Classes such as [:alpha:] are unknown to Python: write a-zA-Z.", code="regex"
-        )
+    """Refuse what RE2 does not compile."""
     try:
-        pattern.encode()
-        re.compile(pattern)
-    except (re.error, OverflowError, RecursionError, UnicodeEncodeError) as error:
-        raise ValidationError(f"Not a regular expression: {error}.", code="regex") from error
+        Pattern(pattern)
+    except UnusablePattern as error:
+        raise ValidationError(
+            f"Not a regular expression of RE2: {error}. It has no look-around and no back "
+            r"references, and the end of a text is $ or \z.",
+            code="regex",
+        ) from error
 
 
 class Namespace(models.Model):
@@ -163,7 +161,7 @@ class Namespace(models.Model):
         max_length=500,
         blank=True,
         validators=[ProhibitNullCharactersValidator(), validate_regex],
-        help_text="Python regular expression found anywhere in what follows the namespace; anchor "
+        help_text="Regular expression of RE2, found anywhere in what follows the namespace; anchor "
         "it with ^ and $. Empty: any ASCII name. With it, other characters are allowed too.",
     )
     publication_data_format = models.CharField(

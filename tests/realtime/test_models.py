@@ -130,14 +130,39 @@ def test_a_number_that_is_missing_is_told_beside_the_field(option):
 
 
 @pytest.mark.parametrize(
-    "pattern", ["^[[:alpha:]]+$", "[[:^digit:]]", r"\pL", r"\Qa.b\E", "\ud800"]
+    "pattern",
+    ["^[[:alpha:]]+$", r"^\p{Greek}+$", r"\Qa.b\E", "(?<name>a)", "a(?i)b", r"^[\pL\pN_-]{1,64}$"],
 )
-def test_a_regex_of_another_language_is_refused(pattern):
-    assert list(problems(Namespace(name="demo", channel_regex=pattern))) == ["channel_regex"]
+def test_a_regex_of_re2_is_taken(pattern):
+    Namespace(name="demo", channel_regex=pattern).full_clean(
+        validate_unique=False, validate_constraints=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "told"),
+    [
+        (r"(a)\1", r"invalid escape sequence: \1"),
+        ("(?=a)", "no look-around"),
+        ("(?>a)", "invalid perl operator"),
+        (r"^a\Z", r"the end of a text is $ or \z"),
+        ("a{1001}", "invalid repetition size"),
+        (r"\pL{1,255}", "pattern too large"),
+        ("é(", "missing )"),
+        ("\ud800", "not valid Unicode"),
+    ],
+)
+def test_a_regex_of_another_language_is_refused(capfd, pattern, told):
+    found = problems(Namespace(name="demo", channel_regex=pattern))
+
+    [message] = found.pop("channel_regex")
+    assert told in message
+    assert found == {}
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.rule("option-channel-regex")
-@pytest.mark.parametrize("pattern", ["(", "[a", "*", "a{99999999999999999999}", "x\0y"])
+@pytest.mark.parametrize("pattern", ["(", "[a", "*", "a{2,1}", "x\0y"])
 def test_a_regex_that_does_not_compile_is_refused(pattern):
     assert list(problems(Namespace(name="demo", channel_regex=pattern))) == ["channel_regex"]
 

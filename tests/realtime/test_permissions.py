@@ -1,7 +1,9 @@
 import itertools
+import logging
 
 import pytest
 
+from realtime import permissions
 from realtime.permissions import (
     check_name,
     may_publish,
@@ -62,6 +64,63 @@ def test_a_regex_may_allow_other_characters_within_255_bytes():
     check_name("chat:" + "é" * 125, options)
     with pytest.raises(BadRequest):
         check_name("chat:" + "é" * 126, options)
+
+
+@pytest.mark.rule("option-channel-regex")
+@pytest.mark.parametrize(
+    ("pattern", "accepted", "refused"),
+    [
+        (r"^\w+$", "aZ_9", "ä"),
+        (r"^\d+$", "42", "٤٢"),
+        (r"^a\sb$", "a b", "a\u2003b"),
+        (r"^[[:alpha:]]+$", "abc", "a:"),
+        (r"^\p{Greek}+$", "λόγος", "logos"),
+        (r"^a.c$", "aéc", "a\nc"),
+        (r"^a$", "a", "a\n"),
+        (r"^a\z", "a", "a\n"),
+        (r"\n$", "a\n", "a"),
+        (r"b|c", "abc", "ad"),
+        (r"^\Qa.b\E$", "a.b", "axb"),
+    ],
+)
+def test_a_regex_means_what_it_means_to_re2(pattern, accepted, refused):
+    options = ChannelOptions(channel_regex=pattern)
+
+    check_name(f"chat:{accepted}", options)
+    with pytest.raises(BadRequest):
+        check_name(f"chat:{refused}", options)
+
+
+def test_a_repetition_in_a_repetition_costs_no_more_than_another():
+    # An engine that tries every way to split the letters would not come back from this.
+    with pytest.raises(BadRequest):
+        check_name("chat:" + "a" * 249 + "!", ChannelOptions(channel_regex="^([a-z0-9]+-?)+$"))
+
+
+def test_a_regex_is_compiled_once():
+    options = ChannelOptions(channel_regex="^once-[0-9]+$")
+    permissions._pattern.cache_clear()
+
+    for number in range(100):
+        check_name(f"chat:once-{number}", options)
+
+    kept = permissions._pattern.cache_info()
+    assert (kept.misses, kept.hits) == (1, 99)
+
+
+@pytest.mark.rule("option-channel-regex")
+@pytest.mark.parametrize("pattern", [r"^(past)\1$", "^(?=past)", r"^past\Z", "(past", "past\ud800"])
+def test_a_regex_that_came_past_the_model_allows_no_name_and_is_told_once(caplog, capfd, pattern):
+    caplog.set_level(logging.ERROR, "realtime.permissions")
+    permissions._pattern.cache_clear()
+
+    for name in ("past", "pastpast", ""):
+        with pytest.raises(BadRequest):
+            check_name(f"chat:{name}", ChannelOptions(channel_regex=pattern))
+
+    [record] = caplog.records
+    assert repr(pattern) in record.getMessage()
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.rule("name-private-needs-token")

@@ -206,11 +206,21 @@ def test_an_issuer_may_be_of_a_pattern(configure):
     read({"iss": "https://eu.example"})
     for issuer in ("https://eu.example.net", "https://asia.example", "https://eu-example"):
         refused({"iss": issuer})
+    refused('{"iss":"https://eu.example\\ud800"}')
+
+
+@pytest.mark.rule("token-issuer-regex")
+def test_the_longer_of_two_alternatives_counts_as_well(configure):
+    configure(TOKEN_ISSUER_REGEX="us|us-west")
+
+    read({"iss": "us"})
+    read({"iss": "us-west"})
+    refused({"iss": "us-east"})
 
 
 @pytest.mark.parametrize("name", ["AUDIENCE", "ISSUER"])
 @pytest.mark.parametrize(
-    "given", [{"{}_REGEX": "("}, {"{}_REGEX": "x", "{}": "x"}, {"{}_REGEX": "a{2,1}"}]
+    "given", [{"{}_REGEX": "("}, {"{}_REGEX": "x", "{}": "x"}, {"{}_REGEX": r"(a)\1"}]
 )
 def test_a_pattern_that_cannot_be_used_is_named(configure, name, given):
     configure(**{f"TOKEN_{key.format(name)}": value for key, value in given.items()})
