@@ -64,7 +64,10 @@ async def receive(session: Session, frame: str | bytes) -> None:
 
 def _end(session: Session, outcome: Disconnected) -> None:
     if outcome.disconnect is BAD_REQUEST:
-        logger.warning("client %s broke the protocol: %s", session.client, outcome)
+        logger.warning("client %s broke the protocol: %.200s", session.client, outcome)
+    else:
+        code, reason = outcome.disconnect
+        logger.info("client %s: %d %s: %.200s", session.client, code, reason, outcome)
     session.disconnect(outcome.disconnect)
 
 
@@ -128,7 +131,13 @@ def _refuse(session: Session, command: Command, name: str, error: ProtocolError)
         session.refuse()
         logger.info(
             "connection refused",
-            extra={"client": session.client, "code": error.code, "reason": error.message},
+            extra={
+                "client": session.client,
+                "code": error.code,
+                "reason": error.message,
+                # Never of the token itself: which key, claim or channel was not accepted.
+                "detail": str(error)[:200],
+            },
         )
 
 
@@ -167,6 +176,7 @@ async def _granted(session: Session, request: SubscribeRequest) -> Grant:
         try:
             claims = await session.instance.token_verifier.subscription(request.token)
         except InvalidToken as error:
+            logger.info("client %s: subscription token refused: %.200s", session.client, error)
             raise PermissionDenied(str(error)) from error
     return granting.grant(request, session.caller, options, claims)
 

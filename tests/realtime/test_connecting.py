@@ -7,6 +7,7 @@ import pytest
 from realtime import services
 from realtime.protocol import websocket
 from realtime.protocol.codec import NATIVE_PING_FRAME
+from realtime.token_verifier import TokenVerifier
 from tests.realtime.client import CommandError, token
 from tests.realtime.conftest import until, within
 from tests.realtime.frames import RecordingWriter, message_of
@@ -281,3 +282,33 @@ async def test_an_instance_without_websockets_refuses_every_handshake(engine, co
     ]
     await services.apublish("open:a", 1)
     assert (await services.ahistory("open:a")).offset == 1
+
+
+# What the log says of a refusal ---------------------------------------------------------------
+
+
+async def test_why_a_token_was_refused_is_in_the_log_and_the_token_is_not(
+    engine, dial, caplog, configure
+):
+    configure(TOKEN_AUDIENCE="dashboards")
+    engine.token_verifier = TokenVerifier()
+    caplog.set_level("INFO")
+    given = token("42", aud="elsewhere")
+    client = await dial()
+
+    await client.send_commands({"id": 1, "connect": {"token": given}})
+    await client.closed()
+
+    assert "3500 invalid token: not for this audience" in caplog.text
+    assert given not in caplog.text
+
+
+async def test_which_channel_refused_a_connect_is_in_the_log(dial, caplog):
+    caplog.set_level("INFO")
+    client = await dial()
+
+    await client.send_commands({"id": 1, "connect": {"token": token("42", channels=["nope:a"])}})
+    await client.next(lambda message: "error" in message)
+
+    (record,) = [record for record in caplog.records if record.message == "connection refused"]
+    assert record.detail == "nope:a"
