@@ -28,6 +28,8 @@ COPY realtime/ realtime/
 # With a folder for data that is gone afterwards: a secret made here must not stay in a layer.
 RUN VAR_DIR=/tmp/build python manage.py collectstatic --no-input --verbosity 0 && rm -r /tmp/build
 RUN python -m compileall -q /app
+# Whatever umask the files were checked out with, the user below can read them.
+RUN chmod -R a+rX /app
 
 USER 10001:10001
 ENV HOST=0.0.0.0 \

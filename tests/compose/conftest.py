@@ -58,7 +58,7 @@ class Visitor:
 
     def __init__(self, stack: Stack, *, host: int = 200, service: str = "nginx") -> None:
         self._to = stack[service].place.here("0.0.0.0")
-        self._port = 8080 if service == "nginx" else 8000
+        self._port = 8080 if service in ("nginx", "tls") else 8000
         self.address = f"{stack.network}.{host}"
 
     def ask(

@@ -28,6 +28,9 @@ from tests.support.servers import REPOSITORY
 HEALTHY_SECONDS = 40
 JOB_SECONDS = 60
 
+# What images say in STOPSIGNAL, unless compose says otherwise.
+_STOP_SIGNALS = {"nginx": "SIGQUIT", "postgres": "SIGINT"}
+
 
 class Container:
     """One service: a process with what compose and the image give it.
@@ -136,7 +139,9 @@ class Container:
     def stop(self) -> int:
         """End it as ``docker compose stop`` does, within its grace; return its exit code."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
+        image, _, _ = self.says["image"].partition(":")
+        name = self.says.get("stop_signal", _STOP_SIGNALS.get(image, "SIGTERM"))
+        self.process.send_signal(signal.Signals[name])
         return self.process.wait(float(self.says["stop_grace_period"].removesuffix("s")))
 
     def log(self) -> str:

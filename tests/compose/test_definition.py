@@ -1,7 +1,11 @@
 """What docker-compose.yml, the Dockerfile and nginx.conf must say; nothing is started."""
 
 import re
+import shlex
+import stat
+import subprocess
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,7 +94,7 @@ def test_only_nginx_is_published_and_the_stores_are_out_of_reach():
     published = {name: says["ports"] for name, says in SERVICES.items() if "ports" in says}
     networks = definition.compose()["networks"]
 
-    assert published == {"nginx": ["8000:8080"]}
+    assert published == {"nginx": [{"target": 8080, "published": "8000", "host_ip": ""}]}
     assert networks["back"]["internal"] is True
     assert SERVICES["redis"]["networks"] == SERVICES["postgres"]["networks"] == ["back"]
     assert list(SERVICES["nginx"]["networks"]) == ["front"]
@@ -144,6 +148,29 @@ def test_only_what_serves_goes_into_the_image():
     assert {rule.removeprefix("!") for rule in rules if rule.startswith("!")} == copied
 
 
+def test_the_user_of_the_image_reads_what_a_strict_umask_has_checked_out(tmp_path: Path):
+    module = tmp_path / "package" / "module.py"
+    module.parent.mkdir(mode=0o700)
+    module.touch(mode=0o600)
+    (step,) = [step for step in definition.image().steps if step.startswith("chmod ")]
+
+    subprocess.run(shlex.split(step.replace("/app", str(tmp_path))), check=True)
+
+    assert stat.S_IMODE(module.parent.stat().st_mode) == 0o755
+    assert stat.S_IMODE(module.stat().st_mode) == 0o644
+
+
+def test_no_single_file_of_the_repository_is_mounted():
+    # Replaced by another one, as git does, it would stay the old one in the container.
+    mounts = [each for says in SERVICES.values() for each in says.get("volumes", [])]
+    sources = [source for source, *_ in (each.split(":") for each in mounts)]
+
+    own = [REPOSITORY / source for source in sources if source.startswith(".")]
+
+    assert len(own) == 3
+    assert all(source.is_dir() for source in own)
+
+
 def test_variables_are_put_in_as_compose_does():
     text = "a ${A:-b} ${C} ${D:-x ${A:-y} z}"
 
@@ -155,9 +182,11 @@ def test_variables_are_put_in_as_compose_does():
 
 def test_the_port_and_the_hosts_come_from_the_environment():
     variables = {"PORT": "80", "ALLOWED_HOSTS": "app.example", "FRONT_NET": "10.9.8"}
+    variables |= {"BIND": "127.0.0.1"}
     says = definition.services(definition.COMPOSE_FILE, variables=variables)
 
-    assert says["nginx"]["ports"] == ["80:8080"]
+    port = {"target": 8080, "published": "80", "host_ip": "127.0.0.1"}
+    assert says["nginx"]["ports"] == [port]
     assert says["web"]["environment"]["ALLOWED_HOSTS"] == "app.example 127.0.0.1"
     assert says["web"]["environment"]["PORT"] == "8000"
     assert says["migrate"]["command"][-1] == "http://localhost:80"
@@ -189,6 +218,9 @@ def test_nginx_is_bounded():
     (files,), (connections,) = found["worker_rlimit_nofile"], found["worker_connections"]
     assert int(files) >= 2 * int(connections)
     assert SERVICES["nginx"]["ulimits"]["nofile"]["hard"] >= int(files)
+    # The workers of several reloads are there side by side.
+    (workers,) = found["worker_processes"]
+    assert SERVICES["nginx"]["pids_limit"] > 8 * int(workers)
     assert found["server_tokens"] == ["off"]
     for name in ("client_header_timeout", "client_body_timeout"):
         (seconds,) = found[name]

@@ -16,11 +16,12 @@ from tests.support.servers import REPOSITORY
 
 DEPLOY = document("docs/how-to/deploy-with-docker-compose.md")
 BACKUP = document("docs/how-to/back-up-and-restore.md")
+UPGRADE = document("docs/how-to/upgrade.md")
 HOW_TOS = [
     DEPLOY,
     BACKUP,
     document("docs/how-to/tls.md"),
-    document("docs/how-to/upgrade.md"),
+    UPGRADE,
 ]
 SERVICES = definition.services(definition.COMPOSE_FILE, variables={})
 
@@ -53,7 +54,8 @@ def test_every_volume_has_a_row():
 def test_named_services_and_files_exist():
     for how_to in HOW_TOS:
         for block in how_to.blocks("sh"):
-            for line in block.text.splitlines():
+            for line in map(str.strip, block.text.splitlines()):
+                line = line.partition(" | ")[2] or line
                 words = shlex.split(line) if line.startswith("docker compose") else []
                 places = {"exec": 0, "run": 0, "kill": -1, "pull": 0}
                 if words[2:3] and words[2] in places:
@@ -99,14 +101,48 @@ def typed(stack: Stack, line: str, *, stdin: bytes = b"") -> bytes:
 def lines(heading: str) -> list[str]:
     """Return the commands under a heading."""
     text = BACKUP.text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    (block,) = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [line for line in block.splitlines() if line.startswith("docker compose")]
+    block = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[0]
+    return [
+        line for line in map(str.strip, block.splitlines()) if line.startswith("docker compose")
+    ]
+
+
+def test_no_block_changes_the_umask_of_the_shell_it_is_typed_into():
+    # What git writes after that could not be read by the containers.
+    texts = [block.text for how_to in HOW_TOS for block in how_to.blocks("sh")]
+
+    assert any("umask 077" in text for text in texts)
+    assert not any(re.search(r"^umask", text, re.MULTILINE) for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("failing", "last"),
+    [
+        ("build --pull", "build --pull"),
+        ("run --rm migrate", "run --rm migrate"),
+        ("instance-1", "instance-1"),
+        ("instance-3", "instance-3"),
+        ("nothing", "web"),
+    ],
+)
+def test_an_upgrade_ends_at_the_first_step_that_fails(failing: str, last: str):
+    block = next(iter(UPGRADE.blocks("sh"))).text
+    fails = f'docker() {{ echo "$*"; case "$*" in *"{failing}"*) return 1;; esac; }}'
+
+    # An interactive shell goes on after a line that fails.
+    done = subprocess.run(
+        ["sh"], input=f"{fails}\n{block}\necho $?", capture_output=True, text=True
+    )
+
+    *steps, code = done.stdout.splitlines()
+    assert steps[-1].endswith(last)
+    assert code == ("0" if failing == "nothing" else "1")
 
 
 @pytest.mark.end_to_end
 def test_what_was_backed_up_can_be_restored(stack: Stack):
     dump, tar = lines("Back up")
-    untar, _, restore, _ = lines("Restore")
+    _, untar, _, restore, _ = lines("Restore")
     before = secrets_of(stack)
 
     archive, database = typed(stack, tar), typed(stack, dump)
@@ -125,6 +161,53 @@ def test_what_was_backed_up_can_be_restored(stack: Stack):
         assert connection.execute("SELECT name FROM realtime_apikey").fetchall() == [("first",)]
 
 
+@pytest.mark.end_to_end
+def test_the_database_takes_the_password_of_new_secrets(stack: Stack):
+    text = BACKUP.text.partition("\n## When only the secrets are lost\n")[2]
+    (line, statements) = re.findall(
+        r"^(docker compose exec.*) <<'END'\n(.*?)^END$", text, re.M | re.S
+    )[0]
+    file = stack.folder / "volumes" / "secrets" / "postgres_password"
+    host, before = stack["postgres"].place.here("0.0.0.0"), file.read_text()
+    here = stack["postgres"].place.here(statements).encode()
+
+    def login(password: str) -> None:
+        user = {"user": "heliograph", "password": password.strip(), "dbname": "heliograph"}
+        psycopg.connect(host=host, connect_timeout=5, **user).close()
+
+    try:
+        file.write_text("another one")
+        typed(stack, line, stdin=here)
+        login("another one")
+        with pytest.raises(psycopg.OperationalError, match="authentication failed"):
+            login(before)
+    finally:
+        file.write_text(before)
+        typed(stack, line, stdin=here)
+    login(before)
+
+
+@pytest.mark.end_to_end
+def test_a_file_for_a_setting_gets_where_every_instance_reads_it(stack: Stack):
+    (line,) = re.findall(r"^(docker compose run .*) <public.pem$", DEPLOY.text, re.MULTILINE)
+    (path,) = re.findall(r"`REALTIME_TOKEN_PUBLIC_KEY_FILE=(.*)`", DEPLOY.text)
+
+    typed(stack, line, stdin=b"a key")
+
+    file = stack["instance-1"].place.path(path)
+    assert typed(stack, f"docker compose exec instance-1 cat {path}") == b"a key"
+    file.unlink()
+
+
+@pytest.mark.end_to_end
+def test_namespaces_are_imported_from_outside(stack: Stack):
+    (line,) = re.findall(r"^cat \S+ \| (docker compose exec .* import .*)$", DEPLOY.text, re.M)
+
+    said = typed(stack, line, stdin=b'{"channel": {"namespaces": [{"name": "prices"}]}}')
+
+    assert b"prices" in said
+
+
 def test_the_tls_files_are_found_by_the_variables_of_the_how_to():
     (block,) = [each for each in document("docs/how-to/tls.md").blocks() if each.title == ".env"]
     variables = dict(line.split("=", 1) for line in block.text.splitlines())
@@ -132,7 +215,8 @@ def test_the_tls_files_are_found_by_the_variables_of_the_how_to():
 
     nginx = definition.services(*files, variables=variables)["nginx"]
 
-    assert nginx["ports"] == ["80:8080", "443:8443"]
+    ports = [(each["published"], each["target"]) for each in nginx["ports"]]
+    assert ports == [("80", 8080), ("443", 8443)]
     assert nginx["command"] == ["/etc/heliograph/nginx/tls.conf"]
     assert "/srv/heliograph-tls:/etc/heliograph/tls:ro" in nginx["volumes"]
     assert yaml.safe_load(files[1].read_text())["services"].keys() == {"nginx"}

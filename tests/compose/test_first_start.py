@@ -118,7 +118,7 @@ def test_who_checks_the_health_of_redis_can_do_nothing_else(stack: Stack):
 
 
 def test_redis_keeps_what_it_was_given(stack: Stack):
-    text = (stack.folder / "containers" / "redis" / "mounts" / "redis.conf").read_text()
+    text = (stack.folder / "containers" / "redis" / "mounts" / "redis" / "redis.conf").read_text()
 
     assert {"appendonly yes", "appendfsync everysec", "maxmemory-policy noeviction"} <= set(
         text.splitlines()

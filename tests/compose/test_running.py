@@ -165,6 +165,17 @@ async def test_an_instance_that_is_told_to_end_costs_no_publication(
     assert (await client.closed())["code"] == 3001
 
 
+async def test_a_stop_of_nginx_waits_for_no_websocket(stack: Stack, connect: Connect):
+    nginx, client = stack["nginx"], await connect()
+
+    code = await asyncio.to_thread(nginx.stop)
+    nginx.start()
+    await asyncio.to_thread(nginx.wait_healthy)
+
+    assert code == 0
+    assert (await client.closed())["code"] == 1006
+
+
 async def test_the_instance_for_pages_takes_no_websockets(stack: Stack):
     address = stack["web"].place.here("0.0.0.0")
     async with RawClient(f"ws://{address}:8000/connection/websocket") as client:

@@ -1,9 +1,11 @@
 """nginx with a certificate, in front of the same deployment."""
 
+import asyncio
 import datetime
-import signal
+import os
 import socket
 import ssl
+import subprocess
 from pathlib import Path
 
 import aiohttp
@@ -15,13 +17,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.compose import definition
-from tests.compose.conftest import secrets_of
+from tests.compose.conftest import Visitor, secrets_of
 from tests.compose.containers import Container, Stack
 from tests.compose.place import Place
+from tests.docs.documents import document
 from tests.support import processes
 from tests.support.raw_client import RawClient
 
 pytestmark = pytest.mark.end_to_end
+
+TLS = document("docs/how-to/tls.md")
+# Longer than any bound for an ordinary request.
+BOUNDED_SECONDS = 7
 
 
 def make_certificate(folder: Path) -> None:
@@ -129,15 +136,56 @@ def serial_number(nginx: Container) -> int:
     return x509.load_pem_x509_certificate(pem.encode()).serial_number
 
 
-def test_a_new_certificate_is_taken_at_a_signal(stack: Stack, nginx: Container):
+def renew(nginx: Container, folder: Path, tmp_path: Path) -> None:
+    """Do as the script of the how-to does, with a new certificate; return once it is shown."""
     before = serial_number(nginx)
-    make_certificate(stack.folder / "certificates")
-
-    nginx.process.send_signal(signal.SIGHUP)
-
+    make_certificate(tmp_path)
+    (script,) = [each.text for each in TLS.blocks() if each.title and "sbin" in each.title]
+    group = nginx.identity.get("group", os.getegid())
+    for said, here in {
+        "--group 101": f"--group {group}",
+        "/srv/heliograph-tls": str(folder),
+        "cd /srv/heliograph\n": "",
+        "docker compose kill --signal HUP nginx": f"kill -HUP {nginx.process.pid}",
+    }.items():
+        assert said in script
+        script = script.replace(said, here)
+    variables = {**os.environ, "RENEWED_LINEAGE": str(tmp_path)}
+    subprocess.run(["sh", "-c", script], env=variables, check=True, timeout=10)
     processes.wait_until(
         lambda: serial_number(nginx) != before, timeout_seconds=5, what="a new certificate"
     )
+
+
+async def test_a_new_certificate_ends_no_connection(
+    stack: Stack, nginx: Container, trusting: ssl.SSLContext, tmp_path: Path
+):
+    token = jwt.encode({"sub": "42"}, secrets_of(stack)["token_hmac_secret"], algorithm="HS256")
+    address, folder = nginx.place.here("0.0.0.0"), stack.folder / "certificates"
+    async with RawClient("wss://localhost/connection/websocket") as client:
+        await client.open(ssl=trusting, host=address, port=8443, origin="https://localhost")
+        await client.connect(token)
+
+        await asyncio.to_thread(renew, nginx, folder, tmp_path)
+
+        with pytest.raises(TimeoutError):
+            await client.closed(timeout_seconds=BOUNDED_SECONDS)
+        await client.subscribe("demo:renewed")  # and not only the socket is there
+
+
+def test_the_question_of_a_certificate_authority_is_answered(stack: Stack, nginx: Container):
+    folder = stack.folder / "certificates" / "acme" / ".well-known" / "acme-challenge"
+    folder.mkdir(parents=True)
+    (folder / "token").write_text("token.thumbprint")
+    ask = Visitor(stack, service="tls").ask
+
+    answer = ask("/.well-known/acme-challenge/token")
+
+    assert (answer.status, answer.body) == (200, "token.thumbprint")
+    assert answer.headers["Content-Type"] == "text/plain"
+    assert ask("/.well-known/acme-challenge/none").status == 404
+    for path in ("/.well-known/acme-challenge/%2e%2e/%2e%2e/privkey.pem", "/privkey.pem"):
+        assert ask(path).status == 308
 
 
 @pytest.mark.parametrize(
