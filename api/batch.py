@@ -5,7 +5,7 @@ Called by ``commands.py`` for ``batch`` and for the lines of ``POST /api``.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Final
 
@@ -14,7 +14,7 @@ from msgspec import Struct
 from api.auth import Caller
 from api.methods import METHODS, NotFound, publish_item, publish_items
 from api.results import error_body
-from api.schemas import BatchCommand, PublishRequest
+from api.schemas import COMMANDS_MAX, BatchCommand, MalformedBody, PublishRequest
 from realtime.protocol.errors import BadRequest, InternalError, ProtocolError
 from realtime.services import PublishItem
 
@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 PARALLEL_RUNS_MAX: Final = 64
 
 Reply = dict[str, Struct]
+Run = list[BatchCommand | None]  # publishes that follow one another, or one command
 
 
 async def replies(
@@ -30,25 +31,46 @@ async def replies(
 ) -> list[Reply]:
     """Return one reply for each command, in order: by its method's name a result, or an error.
 
-    Publishes that follow one another go in one round trip. In a parallel batch at most
+    Publishes that follow one another go together. In a parallel batch at most
     ``PARALLEL_RUNS_MAX`` such runs and other commands are under way at once, and what stands
     later may be done earlier.
+
+    Raises:
+        MalformedBody: They are more than ``COMMANDS_MAX``.
     """
-    places = asyncio.Semaphore(PARALLEL_RUNS_MAX if is_parallel else 1)
-
-    async def carry_out(run: list[BatchCommand | None]) -> list[Reply]:
-        async with places:
-            if _is_publish(run[0]):
-                return await _publish_replies(run, caller)
-            return [await _reply(run[0], caller)]
-
-    # A semaphore lets in whoever came first, so that one place means one after another.
-    answers = await asyncio.gather(*map(carry_out, _runs(commands)))
+    if sum(map(_size, commands)) > COMMANDS_MAX:
+        raise MalformedBody(f"more than {COMMANDS_MAX} commands")
+    runs = _runs(commands)
+    answers: list[list[Reply]] = [[] for _ in runs]
+    waiting = enumerate(runs)
+    if is_parallel:
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(min(PARALLEL_RUNS_MAX, len(runs))):
+                tasks.create_task(_work(waiting, answers, caller), name="parallel batch")
+    else:
+        await _work(waiting, answers, caller)
     return list(chain.from_iterable(answers))
 
 
-def _runs(commands: Sequence[BatchCommand | None]) -> list[list[BatchCommand | None]]:
-    runs: list[list[BatchCommand | None]] = []
+def _size(command: BatchCommand | None) -> int:
+    if command is None or command.broadcast is None:
+        return 1
+    return max(len(command.broadcast.channels or ()), 1)
+
+
+async def _work(
+    waiting: Iterator[tuple[int, Run]], answers: list[list[Reply]], caller: Caller
+) -> None:
+    """Carry out what waits, as long as there is any; others may take from it as well."""
+    for place, run in waiting:
+        if _is_publish(run[0]):
+            answers[place] = await _publish_replies(run, caller)
+        else:
+            answers[place] = [await _reply(run[0], caller)]
+
+
+def _runs(commands: Sequence[BatchCommand | None]) -> list[Run]:
+    runs: list[Run] = []
     for command in commands:
         if runs and _is_publish(command) and _is_publish(runs[-1][0]):
             runs[-1].append(command)
@@ -61,7 +83,7 @@ def _is_publish(command: BatchCommand | None) -> bool:
     return command is not None and command.publish is not None
 
 
-async def _publish_replies(run: Sequence[BatchCommand | None], caller: Caller) -> list[Reply]:
+async def _publish_replies(run: Run, caller: Caller) -> list[Reply]:
     items = [_publish_item(command.publish, caller) for command in run if command]
     try:
         outcomes = await publish_items(items)

@@ -4,7 +4,7 @@ A channel's name stands in the address percent-encoded as a whole, slashes too: 
 ``channels/`` and the last slash is the name, so that no name is ambiguous.
 """
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
@@ -23,8 +23,7 @@ from realtime import services
 from realtime.protocol import codec
 from realtime.protocol.errors import BadRequest
 from realtime.protocol.messages import is_absent
-
-PAGE_MAX: Final = 1000
+from realtime.services import PAGE_MAX
 
 
 class ChannelConverter:
@@ -107,6 +106,9 @@ def _idempotency_key(request: ApiRequest, body: PublicationBody) -> str:
     in_header = request.headers.get("Idempotency-Key", "")
     if len(in_header) > 1 and in_header[0] == in_header[-1] == '"':
         in_header = in_header[1:-1]
+    if len(in_header.encode()) > services.IDEMPOTENCY_KEY_MAX_BYTES:
+        reason = f"Idempotency-Key exceeds {services.IDEMPOTENCY_KEY_MAX_BYTES} bytes"
+        raise invalid("header", "Idempotency-Key", reason)
     in_body = body.idempotency_key or ""
     if in_header and in_body and in_header != in_body:
         raise invalid("header", "Idempotency-Key", "the body has another idempotency_key")

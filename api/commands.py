@@ -1,11 +1,12 @@
 """``POST /api/<method>``: the server API for backends, compatible with Centrifugo's.
 
-A body that cannot be read as the method's request is answered with HTTP 400 and ``Bad Request``,
-one larger than ``DATA_UPLOAD_MAX_MEMORY_SIZE`` with 413, a missing or refused key with 401 and an
-empty body, a call outside the key's scopes with 403 and an empty body (``auth.py``), another HTTP
-method with 405, an unknown method with 404. Everything else is HTTP 200 with ``result`` or
-``error``, or, if ``X-Centrifugo-Error-Mode: transport`` or the setting ``api_errors_as_statuses``
-asks for it, an HTTP status and the error.
+A body that cannot be read as the method's request, or that holds more than ``COMMANDS_MAX``
+commands, is answered with HTTP 400 and ``Bad Request``, one larger than
+``DATA_UPLOAD_MAX_MEMORY_SIZE`` with 413, a missing or refused key with 401 and an empty body, a
+call outside the key's scopes with 403 and an empty body (``auth.py``), another HTTP method with
+405, an unknown method with 404. Everything else is HTTP 200 with ``result`` or ``error``, or, if
+``X-Centrifugo-Error-Mode: transport`` or the setting ``api_errors_as_statuses`` asks for it, an
+HTTP status and the error.
 
 ``POST /api`` without a method takes lines of commands and answers with a line for each; a line that
 cannot be read gets error 107 in its place, a method outside the scopes error 103.
@@ -25,7 +26,7 @@ from api.auth import Caller, caller_of
 from api.batch import replies
 from api.methods import METHODS
 from api.results import error_body
-from api.schemas import BatchCommand, BatchRequest, LegacyCommand, MalformedBody
+from api.schemas import COMMANDS_MAX, BatchCommand, BatchRequest, LegacyCommand, MalformedBody
 from realtime import conf
 from realtime.protocol.errors import InternalError, PermissionDenied, ProtocolError
 from realtime.protocol.messages import is_absent
@@ -33,7 +34,6 @@ from realtime.protocol.messages import is_absent
 logger = logging.getLogger(__name__)
 
 BATCH: Final = "batch"
-LINES_MAX: Final = 10_000
 _STATUSES: Final = {102: 404, 104: 404, 107: 400, 108: 400, 112: 416, 113: 409}
 _encode = msgspec.json.Encoder().encode
 
@@ -107,7 +107,7 @@ async def _answer_batch(body: bytes, caller: Caller) -> HttpResponse:
 
 async def _answer_lines(body: bytes, caller: Caller) -> HttpResponse:
     given = [line for line in body.split(b"\n") if line.strip()]
-    if not 0 < len(given) <= LINES_MAX:
+    if not 0 < len(given) <= COMMANDS_MAX:
         raise MalformedBody(f"{len(given)} lines")
     answers = [
         _encode({"error" if name == "error" else "result": content})

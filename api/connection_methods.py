@@ -111,9 +111,10 @@ def close_of(code: int, reason: str) -> Disconnect:
     """Return how connections are to be closed; without a code as *force disconnect*.
 
     Raises:
-        BadRequest: No close frame can carry it, or centrifuge-js would misread it.
+        BadRequest: No close frame can carry it, centrifuge-js would misread it, or a reason
+            comes without a code.
     """
-    if not code:
+    if not code and not reason:
         return FORCE_DISCONNECT
     # Without a reason centrifuge-js would take a terminal code for one to reconnect after.
     reason = reason or FORCE_DISCONNECT.reason

@@ -1,9 +1,8 @@
 """What each method of the server API does: from a request of ``schemas.py`` to a result.
 
 Called by ``commands.py`` and ``batch.py``. What is done to connections stands in
-``connection_methods.py``. A method checks the
-caller's scopes first; a channel's regex, its private prefix and the permissions of clients are
-not looked at, because a key stands above them.
+``connection_methods.py``. A method checks the caller's scopes first; a channel's regex, its private
+prefix and the permissions of clients are not looked at, because a key stands above them.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,6 +23,7 @@ from api.results import (
     error_body,
 )
 from api.schemas import (
+    COMMANDS_MAX,
     BroadcastRequest,
     ChannelRequest,
     ChannelsRequest,
@@ -61,17 +61,7 @@ class NotFound(MethodNotFound):
 
 async def publish(request: PublishRequest, caller: Caller) -> PublishResult:
     """Publish; stored when this returns, if the channel has history."""
-    item = publish_item(request, caller)
-    options = item.options
-    position = await services.apublish(
-        item.channel,
-        item.data,
-        skip_history=options.skip_history,
-        tags=options.tags,
-        idempotency_key=options.idempotency_key,
-        version=options.version,
-        version_epoch=options.version_epoch,
-    )
+    position = await services.apublish_item(publish_item(request, caller))
     return PublishResult(position.offset, position.epoch)
 
 
@@ -92,6 +82,8 @@ async def broadcast(request: BroadcastRequest, caller: Caller) -> BroadcastResul
     caller.require_some("broadcast")
     if not request.channels:
         raise BadRequest("no channels")
+    if len(request.channels) > COMMANDS_MAX:
+        raise BadRequest(f"channels are more than {COMMANDS_MAX}")
     payload, options = _payload(request), _options(request)
     items = [_broadcast_item(channel, payload, options, caller) for channel in request.channels]
     outcomes = await publish_items(items)
@@ -118,7 +110,7 @@ def _broadcast_item(
 async def publish_items(
     items: Sequence[PublishItem | ProtocolError],
 ) -> list[PublishResult | ProtocolError]:
-    """Publish in one round trip what is not an error yet; outcomes are in the order given."""
+    """Publish what is not an error yet; outcomes are in the order given."""
     good = [item for item in items if not isinstance(item, ProtocolError)]
     positions = iter(await services.apublish_many(good) if good else ())
     return [

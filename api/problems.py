@@ -23,7 +23,7 @@ CONTENT_TYPE: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = 1
 _TYPE: Final = "urn:heliograph:problem:"
 # Which part of a request holds a field that a BadRequest begins with; others are in the body.
-_PLACES: Final = {"channel": "path", "code": "query", "reason": "query"}
+_PLACES: Final = {"channel": "path", "client": "path", "code": "query", "reason": "query"}
 _encode = msgspec.json.Encoder().encode
 
 

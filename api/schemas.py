@@ -6,13 +6,14 @@ Field names are those of the Centrifugo server API. Unknown fields are ignored, 
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
 from realtime.protocol.messages import ABSENT, UINT64_MAX, Int32, UInt32, Unsigned
 
+COMMANDS_MAX: Final = 10_000  # of one body, with each channel of a broadcast for one
 _Body = TypeVar("_Body")
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
@@ -192,7 +193,7 @@ class BatchCommand(Struct):
 class BatchRequest(Struct):
     """Several commands in one body."""
 
-    commands: list[BatchCommand | None] | None = None
+    commands: Annotated[list[BatchCommand | None], Meta(max_length=COMMANDS_MAX)] | None = None
     parallel: bool | None = None
 
 

@@ -1,6 +1,6 @@
 """``/api/v1/connections`` and ``/api/v1/namespaces``."""
 
-from typing import Annotated, Final
+from typing import Annotated
 
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
@@ -14,9 +14,8 @@ from api.requests import ApiRequest, answer, conditional_answer
 from api.results import ConnectionPage, NamespaceList, NamespaceResult
 from realtime import conf, services
 from realtime.protocol.disconnects import FORCE_DISCONNECT
+from realtime.services import PAGE_MAX
 from realtime.snapshot import Snapshot
-
-PAGE_MAX: Final = 1000
 
 router = Router()
 

@@ -18,8 +18,9 @@ from realtime.broker import acts
 from realtime.broker.acts import Published, Retention
 from realtime.layers import PUBLICATION, LayerMessage, LoopLayer, decode_message
 from realtime.protocol import codec
-from realtime.protocol.errors import BrokerUnavailable
+from realtime.protocol.errors import BadRequest, BrokerUnavailable
 from realtime.protocol.messages import ABSENT, Publication, StreamPosition, is_absent
+from realtime.publishing import VERSION_EPOCH_MAX_BYTES, check_text
 from realtime.recovery import History
 from realtime.redis_act import Act
 from realtime.redis_client import RedisServers
@@ -29,6 +30,8 @@ from realtime.tokens import Override, SubscribeOptions
 logger = logging.getLogger(__name__)
 
 KEPT_COMMANDS: Final = 100_000
+ID_MAX_BYTES: Final = 255  # of a client or a session, which have 36
+WHITELIST_MAX: Final = 1000
 CHECK_SECONDS: Final = 5.0
 RETRY_SECONDS: Final = 0.5
 
@@ -91,10 +94,30 @@ _decode = msgspec.json.Decoder(ControlCommand).decode
 
 
 def send(command: ControlCommand) -> Act[Published]:
-    """Return the act that brings a command to every instance."""
+    """Return the act that brings a command to every instance.
+
+    Raises:
+        BadRequest: A user, client, session or epoch is too long, or a whitelist.
+    """
+    _check(command)
     body = codec.encode_publication(Publication(data=Raw(msgspec.json.encode(command))))
     retention = Retention(KEPT_COMMANDS, conf.current().control_ttl_seconds)
     return acts.publish(CONTROL_GROUP, body, retention=retention, keys=CONTROL)
+
+
+def _check(command: ControlCommand) -> None:
+    """Refuse what would fill the memory of Redis and of every instance."""
+    # Whoever can connect can be disconnected: no message brings a token with a longer user.
+    check_text("user", command.user or "", max_bytes=conf.current().message_max_bytes)
+    check_text("client", command.client, max_bytes=ID_MAX_BYTES)
+    check_text("session", command.session, max_bytes=ID_MAX_BYTES)
+    if isinstance(command, DisconnectCommand):
+        if len(command.whitelist) > WHITELIST_MAX:
+            raise BadRequest(f"whitelist exceeds {WHITELIST_MAX} clients")
+        for client in command.whitelist:
+            check_text("whitelist", client, max_bytes=ID_MAX_BYTES)
+    elif isinstance(command, SubscribeCommand) and command.since is not None:
+        check_text("recover_since", command.since.epoch, max_bytes=VERSION_EPOCH_MAX_BYTES)
 
 
 class ControlReader:

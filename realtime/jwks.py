@@ -102,7 +102,8 @@ class Jwks:
     async def _fetch(self, now: float) -> None:
         try:
             keys = _keys_of(await self._body())
-        except (NoKeys, aiohttp.ClientError, OSError) as error:
+        except (NoKeys, aiohttp.ClientError, OSError, ValueError) as error:
+            # A host that can have no address is a ValueError.
             # The URL may hold a secret, and so may what the library says of it.
             reason = error if isinstance(error, NoKeys) else type(error).__name__
             logger.warning("no keys of tokens from %s: %s", self._host, reason)

@@ -24,11 +24,11 @@ from realtime.protocol import codec
 from realtime.protocol.disconnects import CONNECTION_EXPIRED, FORCE_DISCONNECT
 from realtime.protocol.errors import BadRequest, BrokerUnavailable, InternalError
 from realtime.protocol.messages import ABSENT, StreamPosition
-from realtime.publishing import encoded
+from realtime.publishing import check_text, encoded
 from realtime.registry import ConnectionInfo, NodeInfo
 from realtime.tokens import Override
 
-CONNECTIONS_MAX: Final = 1000
+PAGE_MAX: Final = 1000  # most that one answer lists
 READINESS_SECONDS: Final = 1.5
 NOTHING_OVERRIDDEN: Final = Override()
 _decode_connections = msgspec.json.Decoder(list[ConnectionInfo]).decode
@@ -41,10 +41,12 @@ async def achannels(pattern: str = "") -> tuple[dict[str, int], list[str]]:
     """Return the channels with subscriptions and their clients, summed over the instances.
 
     Args:
-        pattern: A glob; empty for all.
+        pattern: A glob, no longer than a channel's name may be; empty for all.
     Returns:
         Clients by channel, and the uids of the instances that did not answer in time.
     """
+    # Every instance reads it, and a long one would take its loop for seconds.
+    check_text("pattern", pattern, max_bytes=conf.current().channel_name_max_bytes)
     async with reach.servers() as servers:
         answers, missing = await registry.survey(servers, "channels", pattern=pattern)
     counts: dict[str, int] = {}
@@ -71,11 +73,11 @@ async def aconnections(
         user: Only this user's; empty for the anonymous ones, None for everybody's.
         channel: Only those subscribed to it; empty for any.
         after: Only clients behind this one: the last of the page before.
-        limit: Most to return, at most ``CONNECTIONS_MAX``.
+        limit: Most to return, at most ``PAGE_MAX``.
     Returns:
         The connections, and the uids of the instances that did not answer in time.
     """
-    limit = min(limit, CONNECTIONS_MAX)
+    limit = min(limit, PAGE_MAX)
     async with reach.servers() as servers:
         answers, missing = await registry.survey(
             servers, "connections", user=user, channel=channel, after=after, limit=limit
@@ -103,9 +105,11 @@ async def adisconnect(
         user: Whose; empty for the anonymous ones.
         client: Only this connection.
         session: Only this session of an emulated transport.
-        whitelist: Clients to keep.
+        whitelist: Clients to keep, at most 1,000.
         code: 3500-3999 and 4500-4999 tell the client not to come back.
         reason: At most 123 bytes.
+    Raises:
+        BadRequest: A text is too long, or the whitelist.
     """
     command = control.DisconnectCommand(
         user=user,
@@ -154,7 +158,7 @@ async def asubscribe(
         override: Channel options that differ for this subscription.
     Raises:
         UnknownChannel: The namespace is not configured.
-        BadRequest: No channel, a payload that is not acceptable, or an end in the past.
+        BadRequest: No channel, an end in the past, or a payload or text that is not acceptable.
         InternalError: A connection of this process is subscribed already; the others are
             subscribed all the same.
     Source: Centrifugo server API, subscribe.
@@ -217,7 +221,7 @@ async def arefresh(
             does what ``expired`` does.
         info: What others see of the connections from now on, any JSON; None leaves it.
     Raises:
-        BadRequest: ``info`` is not acceptable.
+        BadRequest: ``info`` is not acceptable, or a text is too long.
     Source: Centrifugo server API, refresh.
     """
     if expired or (expire_at and expire_at <= time.time()):
@@ -231,7 +235,13 @@ async def arefresh(
 
 
 async def aunsubscribe(user: str, channel: str, *, client: str = "", session: str = "") -> None:
-    """End a user's subscriptions to a channel on every instance, for good: the client is told."""
+    """End a user's subscriptions to a channel on every instance, for good: the client is told.
+
+    Without a channel nothing is done; a text that is too long is a ``BadRequest``.
+    """
+    if not channel:
+        return
+    check_size(channel)
     command = control.UnsubscribeCommand(user=user, channel=channel, client=client, session=session)
     await reach.arun(control.send(command))
 

@@ -4,6 +4,7 @@ Called by the session for clients and by ``services`` for everybody else; who ma
 decided before. Every bound that protects receivers is checked here, once, at the sender.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import msgspec
@@ -91,21 +92,26 @@ def _checked(data: Raw, namespace: ChannelOptions) -> Raw:
 
 
 def _check_options(options: PublishOptions) -> None:
-    if _size(options.idempotency_key) > IDEMPOTENCY_KEY_MAX_BYTES:
-        raise BadRequest(f"idempotency_key exceeds {IDEMPOTENCY_KEY_MAX_BYTES} bytes")
+    check_text("idempotency_key", options.idempotency_key, max_bytes=IDEMPOTENCY_KEY_MAX_BYTES)
     if not 0 <= options.version <= UINT64_MAX:
         raise BadRequest("version is not an unsigned 64-bit number")
-    if _size(options.version_epoch) > VERSION_EPOCH_MAX_BYTES:
-        raise BadRequest(f"version_epoch exceeds {VERSION_EPOCH_MAX_BYTES} bytes")
-    if options.tags and sum(_size(k) + _size(v) for k, v in options.tags.items()) > TAGS_MAX_BYTES:
-        raise BadRequest(f"tags exceed {TAGS_MAX_BYTES} bytes")
+    check_text("version_epoch", options.version_epoch, max_bytes=VERSION_EPOCH_MAX_BYTES)
+    texts = itertools.chain.from_iterable((options.tags or {}).items())
+    check_text("tags", "".join(texts), max_bytes=TAGS_MAX_BYTES)
 
 
-def _size(text: str) -> int:
+def check_text(name: str, text: str, *, max_bytes: int) -> None:
+    """Refuse a text that is too long to be kept and passed on.
+
+    Raises:
+        BadRequest: Longer than that, or not valid Unicode; it begins with the name.
+    """
     try:
-        return len(text.encode())
+        size_bytes = len(text.encode())
     except UnicodeEncodeError as error:
-        raise BadRequest("not valid Unicode") from error
+        raise BadRequest(f"{name} is not valid Unicode") from error
+    if size_bytes > max_bytes:
+        raise BadRequest(f"{name} exceeds {max_bytes} bytes")
 
 
 def encoded(data: object) -> Raw:

@@ -7,6 +7,7 @@
 import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import redis
 import redis.asyncio as aioredis
@@ -24,6 +25,7 @@ from realtime.redis_lane import Lane
 
 LAYER_ALIAS: Final = "default"
 THREAD_CONNECTIONS: Final = 32
+PART_MAX: Final = 1000  # acts that share a deadline: so many are done well within it
 
 
 def layer_config() -> dict[str, Any]:
@@ -36,6 +38,19 @@ def hosts() -> list[dict[str, Any]]:
     """Return the layer's servers as channels_redis reads them: one dict each, with ``address``."""
     decoded: list[dict[str, Any]] = decode_hosts(layer_config().get("hosts"))
     return decoded
+
+
+def name_of_redis(host: dict[str, Any]) -> str:
+    """Return where a server is, without user and password; just what it is if that is unclear."""
+    if "address" not in host:
+        return f"redis at {host.get('host')}:{host.get('port')}"
+    try:
+        url = urlsplit(str(host["address"]))
+        if url.scheme.startswith("unix"):
+            return f"redis at {url.path}"
+        return f"redis at {url.hostname or 'localhost'}:{url.port or 6379}"
+    except ValueError:
+        return "redis"  # where the port should be, a part of the password may stand
 
 
 def group_address(group: str) -> str:
@@ -114,7 +129,11 @@ class RedisServers:
         return outcome
 
     async def run_many(self, acts: Sequence[Act[T]]) -> list[T | BrokerUnavailable]:
-        """Carry out several acts, in order, one round trip a server; each has its own outcome."""
+        """Carry out several acts, those of a server in order; each has its own outcome.
+
+        They go in parts of ``PART_MAX``, a round trip each, one after another. Each part has a
+        deadline of its own; after one without an answer the server is not asked for the rest.
+        """
         outcomes: list[T | BrokerUnavailable] = [BrokerUnavailable("not run")] * len(acts)
         if not acts:
             return outcomes
@@ -133,12 +152,17 @@ class RedisServers:
         acts: Sequence[Act[T]],
         outcomes: list[T | BrokerUnavailable],
     ) -> None:
-        try:
-            answers = await self._lanes[shard].run([acts[index] for index in indexes])
-        except BrokerUnavailable as error:
-            answers = [error] * len(indexes)
-        for index, answer in zip(indexes, answers, strict=True):
-            outcomes[index] = _outcome(acts[index], answer)
+        for start in range(0, len(indexes), PART_MAX):
+            part = indexes[start : start + PART_MAX]
+            try:
+                answers = await self._lanes[shard].run([acts[index] for index in part])
+            except BrokerUnavailable as error:
+                # Later acts must not be done without the earlier ones.
+                for index in indexes[start:]:
+                    outcomes[index] = error
+                return
+            for index, answer in zip(part, answers, strict=True):
+                outcomes[index] = _outcome(acts[index], answer)
 
     async def ping(self) -> list[int]:
         """Ask every server for a sign of life; return the places of those that gave none.

@@ -53,10 +53,10 @@ class Answer(msgspec.Struct):
 
 
 class Collected(NamedTuple):
-    """Who lives, and who has answered what so far."""
+    """Who lives, and the answers that were asked for."""
 
     alive: set[str]
-    answers: dict[str, msgspec.Raw]
+    answers: list[Answer]
 
 
 class NodeInfo(msgspec.Struct):
@@ -108,15 +108,15 @@ def answer(question: Question, uid: str, content: object) -> Act[None]:
     )
 
 
-def _collect(question: Question) -> Act[Collected]:
+def _collect(question: Question, *, known_count: int) -> Act[Collected]:
     keys = (INSTANCES, redis_keys.survey(question.survey))
-    return Act(CONTROL_GROUP, _script("survey_collect"), keys, (), _collected)
+    return Act(CONTROL_GROUP, _script("survey_collect"), keys, (known_count,), _collected)
 
 
 def _collected(raw: Any) -> Collected:
     alive, answers = raw
     said = [msgspec.json.decode(each, type=Answer) for each in answers]
-    return Collected({uid.decode() for uid in alive}, {each.uid: each.content for each in said})
+    return Collected({uid.decode() for uid in alive}, said)
 
 
 async def survey(
@@ -134,11 +134,14 @@ async def survey(
     question = Question(secrets.token_hex(8), op, **wanted)
     await servers.run(ask(question))
     ends_at = time.monotonic() + SURVEY_SECONDS
+    answers: list[Answer] = []
     while True:
-        collected = await servers.run(_collect(question))
-        missing = sorted(collected.alive - collected.answers.keys())
+        # Only the new ones: an answer may be large, and one missing instance makes many turns.
+        collected = await servers.run(_collect(question, known_count=len(answers)))
+        answers += collected.answers
+        missing = sorted(collected.alive - {each.uid for each in answers})
         if not missing or time.monotonic() >= ends_at:
-            return collected.answers, missing
+            return {each.uid: each.content for each in answers}, missing
         await asyncio.sleep(_POLL_SECONDS)
 
 

@@ -5,15 +5,18 @@ in a process that runs no instance as well; those with an ``a`` are for coroutin
 permission is asked here: who calls this is trusted.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from django.db import transaction
 
 from realtime import presence, reach
 from realtime.broker import acts
 from realtime.broker.acts import Published
-from realtime.operations import achannels as achannels  # part of the door, as those below
+from realtime.operations import PAGE_MAX as PAGE_MAX  # part of the door, as those below
+from realtime.operations import achannels as achannels
 from realtime.operations import aconnections as aconnections
 from realtime.operations import adisconnect as adisconnect
 from realtime.operations import adisconnect_client as adisconnect_client
@@ -36,6 +39,7 @@ from realtime.protocol.messages import (
     PresenceStatsResult,
     StreamPosition,
 )
+from realtime.publishing import IDEMPOTENCY_KEY_MAX_BYTES as IDEMPOTENCY_KEY_MAX_BYTES
 from realtime.publishing import PLAIN, encoded, prepare
 from realtime.publishing import PublishOptions as PublishOptions
 from realtime.reach import asnapshot as asnapshot
@@ -44,6 +48,8 @@ from realtime.redis_act import Act
 from realtime.registry import ConnectionInfo as ConnectionInfo
 from realtime.registry import NodeInfo as NodeInfo
 from realtime.snapshot import ChannelOptions, Snapshot
+
+PREPARE_SLICE: Final = 200  # so many publications are prepared before others have their turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +110,12 @@ async def apublish(
 ) -> StreamPosition:
     """Do what ``publish`` does, in a coroutine."""
     options = PublishOptions(skip_history, tags, idempotency_key, version, version_epoch)
-    act = _publish_act(await asnapshot(), PublishItem(channel, data, options))
-    return (await reach.arun(act)).position
+    return await apublish_item(PublishItem(channel, data, options))
+
+
+async def apublish_item(item: PublishItem) -> StreamPosition:
+    """Do what ``publish`` does, in a coroutine, for who has put everything together."""
+    return (await reach.arun(_publish_act(await asnapshot(), item))).position
 
 
 def publish_on_commit(
@@ -133,11 +143,17 @@ def publish_on_commit(
 
 
 async def apublish_many(items: Sequence[PublishItem]) -> list[StreamPosition | ProtocolError]:
-    """Publish several in one round trip a server, in order; each has its own outcome."""
+    """Publish several, those of a server in order; each has its own outcome.
+
+    A server gets 1,000 at a time; after a time without an answer it is not asked for the rest, and
+    these have ``BrokerUnavailable`` for their outcomes as well.
+    """
     known = await asnapshot()
     outcomes: list[StreamPosition | ProtocolError] = []
     prepared: list[tuple[int, Act[Published]]] = []
-    for item in items:
+    for index, item in enumerate(items, 1):
+        if index % PREPARE_SLICE == 0:
+            await asyncio.sleep(0)
         try:
             prepared.append((len(outcomes), _publish_act(known, item)))
             outcomes.append(StreamPosition())

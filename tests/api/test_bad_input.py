@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.schemas import BatchRequest, MalformedBody, PublishRequest, decode
+from api.schemas import COMMANDS_MAX, BatchRequest, MalformedBody, PublishRequest, decode
 
 BAD_BODIES = {
     "empty": b"",
@@ -206,11 +206,30 @@ async def test_users_of_any_text_can_be_addressed(call):
         assert (await call("unsubscribe", {"user": user, "channel": "plain:x"})).result == {}
 
 
-@pytest.mark.parametrize("pattern", ["[", "*" * 200, "\0", "[!", "a" * 10_000, "{a,b}"])
+@pytest.mark.parametrize("pattern", ["[", "*" * 200, "\0", "[!", "a" * 255, "{a,b}"])
 async def test_any_pattern_is_a_pattern(call, pattern):
     assert (await call("channels", {"pattern": pattern})).result["channels"] == {}
 
 
+@pytest.mark.rule("api-channels-pattern-107")
+async def test_a_pattern_is_no_longer_than_a_name(call):
+    answer = await call("channels", {"pattern": "é" * 128})
+
+    assert answer.error == {"code": 107, "message": "bad request"}
+
+
+@pytest.mark.rule("api-broadcast-bounded-107")
+async def test_a_broadcast_is_bounded(call):
+    def content(count):
+        return {"channels": ["nope:x"] * count, "data": 1}
+
+    assert (await call("broadcast", content(COMMANDS_MAX + 1))).error["code"] == 107
+    found = (await call("broadcast", content(COMMANDS_MAX))).result["responses"]
+
+    assert [each["error"]["code"] for each in found] == [102] * COMMANDS_MAX
+
+
+@pytest.mark.rule("api-body-too-large-413")
 async def test_a_body_beyond_the_limit_is_refused_whole(call, settings, stored):
     settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 1000
 

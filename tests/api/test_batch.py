@@ -2,7 +2,9 @@ import asyncio
 
 import pytest
 
-from api.batch import PARALLEL_RUNS_MAX
+from api.auth import Caller
+from api.batch import PARALLEL_RUNS_MAX, replies
+from api.schemas import COMMANDS_MAX
 from realtime import services
 from realtime.models import ApiKey
 
@@ -121,6 +123,40 @@ async def test_a_parallel_batch_is_bounded(call, monkeypatch):
     most = 0
     await call("batch", {"commands": commands})
     assert most == 1
+
+
+@pytest.mark.parametrize(("is_parallel", "most"), [(False, 0), (True, PARALLEL_RUNS_MAX)])
+async def test_commands_have_no_task_of_their_own(is_parallel, most):
+    made = []
+
+    def make(loop, coroutine, **options):
+        made.append(coroutine)
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+    asyncio.get_running_loop().set_task_factory(make)
+
+    answers = await replies([None] * 1000, Caller("", ()), is_parallel=is_parallel)
+
+    assert len(answers) == 1000
+    assert len(made) <= most
+
+
+@pytest.mark.rule("batch-bounded-400")
+@pytest.mark.parametrize("parallel", [False, True])
+async def test_a_batch_is_bounded(call, parallel):
+    def commands(count, channels):
+        filler = [None] * count
+        return {"commands": [*filler, broadcast(channels)], "parallel": parallel}
+
+    def broadcast(channels):
+        return {"broadcast": {"channels": ["nope:x"] * channels, "data": 1}}
+
+    for too_many in (commands(COMMANDS_MAX, 1), commands(1, COMMANDS_MAX)):
+        answer = await call("batch", too_many)
+        assert (answer.status, answer.body) == (400, b"Bad Request")
+    for fitting in (commands(COMMANDS_MAX - 1, 1), commands(5000, COMMANDS_MAX - 5000)):
+        answer = await call("batch", fitting)
+        assert len(answer.json["replies"]) == len(fitting["commands"])
 
 
 @pytest.mark.rule("api-key-scopes-403")

@@ -251,7 +251,7 @@ async def test_disconnect_is_done_when_nobody_is_there(call, content):
     [
         (None, (3503, "force disconnect")),
         ({}, (3503, "force disconnect")),
-        ({"code": 0, "reason": "x"}, (3503, "force disconnect")),
+        ({"code": 0, "reason": ""}, (3503, "force disconnect")),
         ({"code": 4500, "reason": "bye"}, (4500, "bye")),
         ({"code": 3000}, (3000, "force disconnect")),
     ],
@@ -273,6 +273,8 @@ async def test_disconnect_says_what_the_connections_get(call, monkeypatch, asked
 @pytest.mark.parametrize(
     "asked",
     [
+        {"reason": "a reason without a code"},
+        {"code": 0, "reason": "x"},
         {"code": 1000},
         {"code": 2999},
         {"code": 5000},
@@ -404,10 +406,10 @@ async def test_cookies_and_forged_origins_play_no_part(configured):
 
 @pytest.mark.rule("api-error-200", "api-error-never-temporary", "api-transport-100-500")
 async def test_an_unexpected_failure_is_an_error_100_without_details(call, monkeypatch, caplog):
-    async def apublish(*_, **__):
+    async def apublish_item(item):
         raise RuntimeError("a secret detail")
 
-    monkeypatch.setattr(services, "apublish", apublish)
+    monkeypatch.setattr(services, "apublish_item", apublish_item)
 
     answer = await call("publish", {"channel": "plain:x", "data": 1})
     in_transport_mode = await call(

@@ -91,6 +91,7 @@ async def test_a_flag_without_a_value_is_off(call, said, flag, expected):
     assert named["override"] == Override(presence=expected)
 
 
+@pytest.mark.rule("api-subscribe-past-107", "api-subscribe-payloads-bounded")
 @pytest.mark.parametrize(
     "content",
     [
@@ -98,6 +99,7 @@ async def test_a_flag_without_a_value_is_off(call, said, flag, expected):
         {"b64data": "?"},
         {"b64info": base64.b64encode(b"not json").decode()},
         {"info": "x" * 70_000},
+        {"data": "x" * 70_000},
         {"expire_at": 1},
         {"expire_at": -1},
     ],
@@ -178,6 +180,25 @@ async def test_refresh_needs_nothing(call, said):
 
     nothing = {"client": "", "session": "", "expired": False, "expire_at": 0, "info": None}
     assert said == [("arefresh", ("",), nothing)]
+
+
+@pytest.mark.rule("api-ids-bounded-107")
+@pytest.mark.parametrize(
+    ("method", "content"),
+    [
+        ("subscribe", {"user": "u" * 65_537}),
+        ("subscribe", {"client": "c" * 256}),
+        ("unsubscribe", {"channel": "plain:" + "x" * 1_000_000}),
+        ("unsubscribe", {"session": "s" * 256}),
+        ("refresh", {"user": "u" * 65_537}),
+        ("disconnect", {"whitelist": ["c" * 256]}),
+        ("disconnect", {"whitelist": ["c"] * 1001}),
+    ],
+)
+async def test_what_all_instances_would_have_to_keep_is_bounded(call, method, content):
+    answer = await call(method, {"user": "42", "channel": "plain:x", **content})
+
+    assert answer.error == {"code": 107, "message": "bad request"}
 
 
 @pytest.mark.rule("batch-nested-rpc")

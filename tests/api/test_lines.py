@@ -5,7 +5,7 @@ import json
 import pytest
 from django.test import AsyncClient
 
-from api.commands import LINES_MAX
+from api.schemas import COMMANDS_MAX
 from tests.api.conftest import KEY
 
 
@@ -32,7 +32,7 @@ BAD = {"error": {"code": 107, "message": "bad request"}}
 NOT_FOUND = {"error": {"code": 104, "message": "not found"}}
 
 
-@pytest.mark.rule("legacy-lines")
+@pytest.mark.rule("legacy-lines", "legacy-unreadable-107", "legacy-unknown-104")
 async def test_each_line_is_answered_in_its_place(post, kept):
     status, answers = await post(
         line("publish", channel=kept, data=1),
@@ -83,14 +83,19 @@ async def test_a_line_that_is_not_utf_8_is_no_command(post):
     assert (status, answers) == (200, [BAD, {"result": {"nodes": []}}])
 
 
+@pytest.mark.rule("legacy-bounded-400")
 @pytest.mark.parametrize("body", [b"", b"\n", b" \n \n"])
 async def test_no_line_is_a_bad_request(post, body):
     assert await post(body) == (400, [])
 
 
+@pytest.mark.rule("legacy-bounded-400")
 async def test_lines_are_bounded(post):
-    assert await post(*[b"{}"] * (LINES_MAX + 1)) == (400, [])
-    assert await post(*[b"{}"] * LINES_MAX) == (200, [NOT_FOUND] * LINES_MAX)
+    broadcast = line("broadcast", channels=["nope:x"] * COMMANDS_MAX, data=1)
+
+    assert await post(*[b"{}"] * (COMMANDS_MAX + 1)) == (400, [])
+    assert await post(broadcast, b"{}") == (400, [])
+    assert await post(*[b"{}"] * COMMANDS_MAX) == (200, [NOT_FOUND] * COMMANDS_MAX)
 
 
 async def test_without_a_key_nothing_is_done(post, kept, stored):
@@ -99,6 +104,7 @@ async def test_without_a_key_nothing_is_done(post, kept, stored):
     assert await stored(kept) == []
 
 
+@pytest.mark.rule("legacy-scopes-103")
 async def test_what_is_outside_the_scopes_is_refused_for_itself(post, make_key, kept):
     key = await make_key("publish:kept:*")
 

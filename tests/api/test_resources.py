@@ -155,6 +155,13 @@ async def test_two_keys_for_one_publication_are_refused(resources, kept, stored)
     assert await stored(kept) == []
 
 
+async def test_a_key_in_the_header_that_is_too_long_is_the_headers_fault(resources, kept, stored):
+    answer = await resources.publish(kept, {"data": 1}, headers={"Idempotency-Key": "k" * 257})
+
+    problem(answer, 422, "invalid-input", place="header", field="Idempotency-Key")
+    assert await stored(kept) == []
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [
@@ -558,6 +565,12 @@ async def test_a_close_that_no_frame_could_carry_is_refused(resources, query, fi
 
     said = answer.json()
     problem(answer, 422, "invalid-input", place="query", field=field, code=said.get("code"))
+
+
+async def test_a_client_that_is_too_long_to_be_one_is_refused(resources):
+    answer = await resources.ask("DELETE", "connections/" + "c" * 256)
+
+    problem(answer, 422, "invalid-input", place="path", field="client", code=107)
 
 
 # Namespaces -------------------------------------------------------------------------------------

@@ -85,7 +85,12 @@ async def test_a_connection_is_found_by_user_once_it_has_said_who_it_is(table):
     assert len(table) == 1
 
 
-@pytest.mark.rule("api-disconnect-whitelist", "api-disconnect-client", "api-session-narrows")
+@pytest.mark.rule(
+    "api-disconnect-whitelist",
+    "api-disconnect-client",
+    "api-session-narrows",
+    "api-narrows-the-user",
+)
 async def test_a_users_connections_are_narrowed(table):
     for client in ("c1", "c2", "c3"):
         connect(table, client)

@@ -6,8 +6,10 @@ import uuid
 import pytest
 
 from realtime import services
-from realtime.operations import CONNECTIONS_MAX
+from realtime.control import ID_MAX_BYTES, WHITELIST_MAX
+from realtime.operations import PAGE_MAX
 from realtime.protocol.errors import BadRequest
+from realtime.protocol.messages import StreamPosition
 from tests.realtime.test_commands import closes, in_seconds
 
 
@@ -66,7 +68,7 @@ async def test_pages_together_show_everybody_once(connect):
 
     assert pages == [everybody[:3], everybody[3:6], everybody[6:]]
     assert (await services.aconnections(limit=10**9))[0]
-    assert CONNECTIONS_MAX == 1000
+    assert PAGE_MAX == 1000
 
 
 async def test_pages_are_cut_from_more_connections_than_one_slice(engine, connect, monkeypatch):
@@ -136,7 +138,7 @@ async def test_an_end_that_is_taken_back_closes_nobody(connect, monkeypatch):
     assert await client.has_nothing(seconds=2.5)
 
 
-@pytest.mark.rule("api-refresh-expired-3005", "api-refresh-past-3005")
+@pytest.mark.rule("api-refresh-expired-3005", "api-refresh-past-3005", "api-refresh-narrowed")
 @pytest.mark.parametrize(
     "how", [{"expired": True}, {"expire_at": 1}, {"expire_at": int(time.time())}]
 )
@@ -175,3 +177,57 @@ async def test_an_info_that_cannot_be_sent_is_refused_and_changes_nothing(alice,
         await services.arefresh("42", info=info)
 
     assert await alice.has_nothing()
+
+
+# Bounds ----------------------------------------------------------------------------------------
+
+LONG = "é" * (ID_MAX_BYTES // 2) + "xx"  # one byte too many
+LONG_USER = "é" * (32 * 1024) + "x"
+TOO_MUCH = {
+    "channel of an unsubscribe": lambda: services.aunsubscribe("42", "open:" + "x" * 251),
+    "user of an unsubscribe": lambda: services.aunsubscribe(LONG_USER, "open:a"),
+    "client of an unsubscribe": lambda: services.aunsubscribe("42", "open:a", client=LONG),
+    "session of an unsubscribe": lambda: services.aunsubscribe("42", "open:a", session=LONG),
+    "channel of a subscribe": lambda: services.asubscribe("42", "open:" + "x" * 251),
+    "user of a subscribe": lambda: services.asubscribe(LONG_USER, "open:a"),
+    "client of a subscribe": lambda: services.asubscribe("42", "open:a", client=LONG),
+    "session of a subscribe": lambda: services.asubscribe("42", "open:a", session=LONG),
+    "epoch of a subscribe": lambda: services.asubscribe(
+        "42", "open:a", recover_since=StreamPosition(1, "e" * 257)
+    ),
+    "user of a refresh": lambda: services.arefresh(LONG_USER),
+    "client of a refresh": lambda: services.arefresh("42", client=LONG),
+    "session of a refresh": lambda: services.arefresh("42", session=LONG),
+    "client of an expiry": lambda: services.arefresh("42", client=LONG, expired=True),
+    "user of a disconnect": lambda: services.adisconnect(LONG_USER),
+    "client of a disconnect": lambda: services.adisconnect("42", client=LONG),
+    "session of a disconnect": lambda: services.adisconnect("42", session=LONG),
+    "kept client": lambda: services.adisconnect("42", whitelist=["c", LONG]),
+    "kept clients": lambda: services.adisconnect("42", whitelist=["c"] * (WHITELIST_MAX + 1)),
+    "client alone": lambda: services.adisconnect_client(LONG),
+    "no Unicode": lambda: services.adisconnect("\ud800"),
+    "pattern": lambda: services.achannels("x" * 256),
+}
+
+
+@pytest.mark.rule("api-ids-bounded-107", "api-channels-pattern-107")
+@pytest.mark.parametrize("name", TOO_MUCH)
+async def test_what_all_instances_would_have_to_keep_is_bounded(alice, name):
+    with pytest.raises(BadRequest):
+        await TOO_MUCH[name]()
+
+    await services.aunsubscribe("42", "open:last")
+    await alice.push("unsubscribe", "open:last")
+
+
+async def test_what_is_just_within_the_bounds_is_taken(connect):
+    user = "x" * 10_000
+    client = await connect(user)
+    others = [LONG[:-1]] * (WHITELIST_MAX - 1)
+
+    await services.adisconnect(LONG_USER[:-1])
+    await services.adisconnect(user, whitelist=[client.id, *others])
+    await services.aunsubscribe(user, "open:" + "x" * 250)
+
+    assert await client.push("unsubscribe", "open:" + "x" * 250)
+    assert await services.achannels("x" * 255) == ({}, [])

@@ -15,6 +15,7 @@ from realtime.redis_client import (
     RedisServers,
     SyncRedisServers,
     group_address,
+    name_of_redis,
     pool_options,
     shard_of,
 )
@@ -46,6 +47,21 @@ def fail(tmp_path):
     path = tmp_path / "fail.lua"
     path.write_text("return redis.error_reply('ERR no')")
     return Act("g", script(path), ("said",), (), lambda answer: answer)
+
+
+@pytest.fixture
+def work(tmp_path):
+    """Return a maker of acts that keep the server busy for so long."""
+    path = tmp_path / "work.lua"
+    path.write_text(
+        "local ends_at = os.clock() + ARGV[1] while os.clock() < ends_at do end"
+        " redis.call('RPUSH', KEYS[1], 'work') return 'work'"
+    )
+
+    def work(seconds):
+        return Act("g", script(path), ("said",), (seconds,), lambda answer: answer.decode())
+
+    return work
 
 
 def said(client):
@@ -103,6 +119,39 @@ async def test_a_batch_keeps_its_order_beside_others(servers, echo, client):
 
     assert outcomes == [f"{number:03}" for number in range(300)]
     assert [each for each in said(client) if each != "single"] == outcomes
+
+
+async def test_each_part_of_a_large_batch_has_its_own_deadline(servers, work, monkeypatch):
+    monkeypatch.setattr("realtime.redis_client.PART_MAX", 2)
+
+    outcomes = await within(servers.run_many([work(0.3)] * 6))
+
+    assert outcomes == ["work"] * 6
+
+
+@pytest.mark.rule("api-publishes-in-parts")
+async def test_a_large_batch_ends_with_its_first_part_without_an_answer(
+    servers, echo, work, client, monkeypatch
+):
+    monkeypatch.setattr("realtime.redis_client.PART_MAX", 2)
+    await servers.run(echo("before"))
+    batch = [echo("1"), echo("2"), work(1.8), echo("4"), echo("5"), echo("6"), echo("7")]
+
+    outcomes = await within(servers.run_many(batch))
+
+    assert outcomes[:2] == ["1", "2"]
+    assert [type(each) for each in outcomes[2:]] == [BrokerUnavailable] * 5
+    await until(lambda: servers._lanes[0]._workers == set())
+    assert said(client) == ["before", "1", "2", "work", "4"]
+
+
+async def test_an_error_of_the_server_ends_no_batch(servers, echo, fail, monkeypatch):
+    monkeypatch.setattr("realtime.redis_client.PART_MAX", 2)
+
+    outcomes = await servers.run_many([echo("a"), fail, echo("c")])
+
+    assert (outcomes[0], outcomes[2]) == ("a", "c")
+    assert isinstance(outcomes[1], BrokerUnavailable)
 
 
 async def test_an_empty_batch_is_nothing_to_do(servers):
@@ -416,3 +465,17 @@ def test_a_script_is_known_by_what_it_says(tmp_path: Path):
     assert both.text == "local a = 1\nreturn a"
     assert len(both.sha) == 40
     assert script(first, second) is both
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("redis://user:pa55word@db.example:6380/1", "redis at db.example:6380"),
+        ("rediss://:pa55word@10.0.0.1", "redis at 10.0.0.1:6379"),
+        ("redis://", "redis at localhost:6379"),
+        ("unix://user:pa55word@/run/valkey.sock?db=1", "redis at /run/valkey.sock"),
+        ("redis://user:pa55word/x@host:port/0", "redis"),
+    ],
+)
+def test_a_server_is_named_without_its_password(address, name):
+    assert name_of_redis({"address": address, "password": "pa55word"}) == name

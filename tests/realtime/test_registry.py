@@ -76,6 +76,18 @@ async def test_without_instances_nobody_is_missing_and_nobody_waited_for(servers
         assert await registry.survey(servers, "info") == ({}, [])
 
 
+async def test_what_was_read_is_not_read_again(instances, servers, client, monkeypatch):
+    monkeypatch.setattr(registry, "SURVEY_SECONDS", 0.3)
+    large = "x" * 1_000_000
+    async with instances(one=large, two=large, silent=None):
+        before = client.info("stats")["total_net_output_bytes"]
+        answers, missing = await registry.survey(servers, "info")
+        sent = client.info("stats")["total_net_output_bytes"] - before
+
+    assert (answers.keys(), missing) == ({"one", "two"}, ["silent"])
+    assert sent < 3_000_000
+
+
 async def test_two_surveys_do_not_mix(instances, servers):
     async with instances(one=1) as asked:
         await asyncio.gather(registry.survey(servers, "info"), registry.survey(servers, "info"))
@@ -113,7 +125,7 @@ async def test_a_dead_instance_lapses_from_the_list(servers, client):
 
 
 async def alive(servers):
-    answers = await servers.run(registry._collect(registry.Question("none", "info")))
+    answers = await servers.run(registry._collect(registry.Question("none", "info"), known_count=0))
     return answers.alive
 
 

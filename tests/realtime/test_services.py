@@ -154,6 +154,29 @@ async def test_many_are_published_in_order_each_with_its_outcome(namespaces):
     assert await services.apublish_many([]) == []
 
 
+async def test_others_are_served_while_many_publications_are_prepared(namespaces, monkeypatch):
+    turns, seen = 0, []
+    prepare = services.prepare
+
+    async def turn():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def watched(*args, **named):
+        seen.append(turns)
+        return prepare(*args, **named)
+
+    monkeypatch.setattr(services, "prepare", watched)
+    turning = asyncio.create_task(turn())
+
+    await services.apublish_many([PublishItem("live:a", 1)] * 1000)
+    turning.cancel()
+
+    assert max(map(seen.count, seen)) <= services.PREPARE_SLICE
+
+
 @pytest.mark.parametrize("path", ["say", "say_in_thread", "say_async"])
 def test_views_publish(history, path):
     assert Client().get(f"/{path}").json() == {"offset": 1}

@@ -418,6 +418,24 @@ async def test_a_source_that_is_away_is_asked_again_after_a_while(source, verifi
     assert (await verifier.connection(token())).user == "42"
 
 
+@pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".example"])
+async def test_a_host_that_can_have_no_address_is_named_without_the_url(
+    clock, settings, caplog, host
+):
+    url = f"https://{host}/keys?key=a-secret"
+    settings.REALTIME = {"TOKEN_HMAC_SECRET": SECRET, "TOKEN_JWKS_URL": url}
+    verifier = TokenVerifier(clock=clock)
+
+    with pytest.raises(InternalError):
+        await verifier.connection(token())
+    await verifier.close()
+
+    (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert f"no keys of tokens from {host}" in record.getMessage()
+    assert "a-secret" not in caplog.text
+    assert "failed" not in caplog.text
+
+
 async def test_a_slow_source_is_given_up(source, verifier, monkeypatch):
     monkeypatch.setattr(jwks, "FETCH_TIMEOUT_SECONDS", 0.05)
     source.may_answer.clear()
