@@ -3,8 +3,9 @@
 Called by ``settings.py``.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
@@ -28,6 +29,14 @@ _POSTGRESQL = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
 }
+_OPTIONS: Final[Mapping[str, dict[str, Any]]] = {
+    "django.db.backends.sqlite3": _SQLITE,
+    "django.db.backends.postgresql": _POSTGRESQL,
+}
+_NOT_OURS: Final = (
+    "DATABASE_URL must be like sqlite:////path or postgresql://user:password@host/name: no other "
+    "database is supported"
+)
 
 
 def from_url(url: str, *, password: str | None = None, default_file: Path) -> dict[str, Any]:
@@ -36,7 +45,8 @@ def from_url(url: str, *, password: str | None = None, default_file: Path) -> di
     Options in the URL's query come before ours, and so does a password in it.
 
     Raises:
-        ImproperlyConfigured: The URL cannot be understood; it is not repeated, for its password.
+        ImproperlyConfigured: The URL cannot be understood, or is of a database that is not
+            supported; it is not repeated, for its password.
     """
     if not url:
         database: dict[str, Any] = {
@@ -47,21 +57,12 @@ def from_url(url: str, *, password: str | None = None, default_file: Path) -> di
         try:
             database = dict(dj_database_url.parse(url))
         except ValueError as error:
-            raise ImproperlyConfigured(
-                "DATABASE_URL must be like sqlite:////path or postgresql://user:password@host/name"
-            ) from error
+            raise ImproperlyConfigured(_NOT_OURS) from error
+        if database["ENGINE"] not in _OPTIONS:
+            raise ImproperlyConfigured(_NOT_OURS)
         if password and not database.get("PASSWORD"):
             database["PASSWORD"] = password
     # Or each pooled connection that a restart of the database has cut would fail somebody once.
     database["CONN_HEALTH_CHECKS"] = True
-    options = _options(database["ENGINE"])
-    database["OPTIONS"] = options | database.get("OPTIONS", {})
+    database["OPTIONS"] = _OPTIONS[database["ENGINE"]] | database.get("OPTIONS", {})
     return database
-
-
-def _options(engine: str) -> dict[str, Any]:
-    if engine.endswith("sqlite3"):
-        return _SQLITE
-    if engine.endswith("postgresql"):
-        return _POSTGRESQL
-    return {}

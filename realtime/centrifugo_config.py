@@ -13,6 +13,7 @@ from realtime import centrifugo_settings
 from realtime.centrifugo_options import (
     BY_BACKEND,
     DEFAULTS,
+    STAND_INS,
     Option,
     asks_for_nothing,
     brief,
@@ -35,6 +36,7 @@ _NAME_RULES: Final = {
     "user_boundary": "#",
     "user_separator": ",",
 }
+_WITHOUT_NAMESPACE: Final = "channel.without_namespace"
 _OF_CHANNEL: Final = (
     "without_namespace",
     "namespaces",
@@ -64,7 +66,8 @@ class Reading:
     """What a configuration says; sentences for people.
 
     Attributes:
-        namespaces: The one with an empty name is ``without_namespace``.
+        namespaces: The one with an empty name is ``without_namespace``. Where there are problems,
+            those whose name cannot be read are among them, and what cannot be read has a stand-in.
         problems: What cannot be meant, or must not be left out: each begins with its path.
         unsupported: What is not done here, and may be left out on request; with paths too.
         notes: What is good to know, such as what stands for sections that are not read.
@@ -143,10 +146,11 @@ class _ChannelReader:
         seconds = self._option(f"channel.{key}", key, self._channel.get(key))
         if not seconds or seconds == self._settings.history_meta_ttl_seconds:
             return {}
-        self.reading.notes.append(
-            f"channel.{key} goes to each namespace that has none of its own; "
-            f"REALTIME_HISTORY_META_TTL_SECONDS={seconds} would hold for all"
-        )
+        if seconds != STAND_INS[key]:
+            self.reading.notes.append(
+                f"channel.{key} goes to each namespace that has none of its own; "
+                f"REALTIME_HISTORY_META_TTL_SECONDS={seconds} would hold for all"
+            )
         return {key: seconds}
 
     def _data_format(self) -> dict[str, Option]:
@@ -155,9 +159,9 @@ class _ChannelReader:
 
     def _named(self) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         """Yield name, path and options of what can be read, and note what cannot."""
-        given = self._object("channel.without_namespace", self._channel.get("without_namespace"))
+        given = self._object(_WITHOUT_NAMESPACE, self._channel.get("without_namespace"))
         if given is not None:
-            yield WITHOUT_NAMESPACE, "channel.without_namespace", given
+            yield WITHOUT_NAMESPACE, _WITHOUT_NAMESPACE, given
         listed = self._channel.get("namespaces")
         if not isinstance(listed, list | None):
             self.reading.problems.append(
@@ -168,9 +172,8 @@ class _ChannelReader:
         for index, each in enumerate(listed or ()):
             path = f"channel.namespaces[{index}]"
             given = self._object(path, each, is_needed=True)
-            name = None if given is None else self._name(path, given, seen)
-            if given is not None and name is not None:
-                yield name, path, given
+            if given is not None:
+                yield self._name(path, given, seen), path, given
 
     def _object(
         self, path: str, value: Any, *, is_needed: bool = False
@@ -181,14 +184,14 @@ class _ChannelReader:
             self.reading.problems.append(f"{path}: an object is expected, not {brief(value)}")
         return None
 
-    def _name(self, path: str, given: Mapping[str, Any], seen: set[str]) -> str | None:
+    def _name(self, path: str, given: Mapping[str, Any], seen: set[str]) -> str:
+        """Return a name, empty if it cannot be read, and note what is wrong with it."""
         name = given.get("name")
         if not isinstance(name, str) or not name:
             self.reading.problems.append(f"{path}.name: a text that is not empty is expected")
-            return None
+            return ""
         if name in seen:
             self.reading.problems.append(f"{path}.name: {brief(name)} stands here a second time")
-            return None
         seen.add(name)
         return name
 
@@ -200,7 +203,7 @@ class _ChannelReader:
         for key, value in given.items():
             if key in DEFAULTS:
                 options[key] = self._option(place(path, name, key), key, value)
-            elif key != "name" or not name:
+            elif key != "name" or path == _WITHOUT_NAMESPACE:
                 self._left_out(path, name, key, value, closed.get(key, []))
         for key, value in inherited.items():
             options[key] = options[key] or value
@@ -214,7 +217,7 @@ class _ChannelReader:
             self.reading.unsupported.append(f"{place(path, name, below)}: {why}{off}")
 
     def _option(self, where: str, name: str, value: Any) -> Option:
-        """Return the value of an option; the default where none is given, or one to be told of."""
+        """Return the value of an option, its default, or what stands in for it."""
         if value is None:
             return DEFAULTS[name]
         if name == "publication_data_format" and value == _BINARY:
@@ -224,7 +227,7 @@ class _ChannelReader:
             return value_of(name, value)
         except ValueError as error:
             self.reading.problems.append(f"{where}: {error}")
-            return DEFAULTS[name]
+            return STAND_INS[name]
 
     def _name_rules(self) -> None:
         # Not to be left out on request: the same channel would belong to another namespace, or be

@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from typing import Any, Final
 
 from realtime import durations
+from realtime.models.namespaces import LARGEST
 from realtime.snapshot import ChannelOptions
 
 Option = bool | int | str
@@ -25,6 +26,17 @@ _CHOICES: Final = {
     "force_recovery_mode": ("", "stream", "cache"),
 }
 _SHOWN_MAX_LENGTH: Final = 60
+
+# What stands in for a value that cannot be read. It goes with every other option, so that nothing
+# wrong is told of those that could be read.
+STAND_INS: Final[Mapping[str, Option]] = {
+    **DEFAULTS,
+    "history_size": 1,
+    "history_ttl": 1,
+    "history_meta_ttl": LARGEST,
+    "force_recovery": True,
+    "force_recovery_mode": "cache",
+}
 
 BY_BACKEND: Final = "asking a backend is not supported"
 _DELTA: Final = "delta compression is not supported"
@@ -48,6 +60,33 @@ _UNSUPPORTED: Final = {
     "map_users_presence_channel_prefix": _MAP,
     "shared_poll": "shared polls are not supported",
 }
+# Source: the pages of Centrifugo PRO v6.
+_OF_PRO: Final = frozenset(
+    {
+        "allow_channel_compaction",
+        "batch_flush_latest",
+        "batch_max_delay",
+        "batch_max_size",
+        "broker_name",
+        "cache_empty_proxy_enabled",
+        "cache_empty_proxy_name",
+        "client_publication_data_schemas",
+        "client_publication_exclude_client_info",
+        "client_publication_tags",
+        "history_cel",
+        "keep_latest_publication",
+        "pattern",
+        "patterns",
+        "presence_cel",
+        "presence_manager_name",
+        "publish_cel",
+        "shared_position_sync",
+        "state_events",
+        "state_proxy_enabled",
+        "state_proxy_name",
+        "subscribe_cel",
+    }
+)
 # What Centrifugo leaves to the backend, whatever the allow_ options say. Without its answer they
 # would open what it kept closed. Source: order of checks in Centrifugo's OnSubscribe, OnPublish.
 _DECIDED_BY_BACKEND: Final = {
@@ -88,7 +127,7 @@ def left_out(key: str, value: Any) -> Iterator[tuple[str, str]]:
 
     Nothing, where the value asks for nothing.
     """
-    for path in _wishes(plain(key), key, value):
+    for path in wishes(plain(key), key, value):
         yield path, _UNSUPPORTED.get(key) or unknown(key, (*DEFAULTS, *_UNSUPPORTED))
 
 
@@ -102,14 +141,16 @@ def closed_with(given: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def unknown(key: str, known: tuple[str, ...]) -> str:
-    """Return a sentence about an option that nobody knows."""
+    """Return a sentence about an option that is not among those known here."""
+    if key in _OF_PRO:
+        return "an option of Centrifugo PRO, which is not supported"
     close = get_close_matches(key, known, n=1)
     return f"no such option; is it {close[0]}?" if close else "no such option"
 
 
 def asks_for_nothing(key: str, value: Any) -> bool:
     """Tell whether an option has the value that it has where nobody gives it."""
-    return not any(_wishes(key, key, value))
+    return not any(wishes(key, key, value))
 
 
 def plain(key: str) -> str:
@@ -123,11 +164,14 @@ def brief(value: object) -> str:
     return text if len(text) <= _SHOWN_MAX_LENGTH else f"{text[:_SHOWN_MAX_LENGTH]}..."
 
 
-def _wishes(path: str, key: str, value: Any) -> Iterator[str]:
-    """Yield the paths of all values that are not a default of Centrifugo."""
+def wishes(path: str, key: str, value: Any) -> Iterator[str]:
+    """Yield the paths of all values at or below a key that ask for something.
+
+    A list is one value. The defaults of Centrifugo that are known here ask for nothing.
+    """
     if isinstance(value, dict):
         for name, each in value.items():
-            yield from _wishes(f"{path}.{plain(name)}", name, each)
+            yield from wishes(f"{path}.{plain(name)}", name, each)
     elif value not in (None, False, 0, "", "0s", []) and value != _NAMED_DEFAULTS.get(key):
         yield path
 

@@ -5,6 +5,7 @@ Called by ``centrifugo_config``. Whole seconds only, because nothing here is kep
 
 import re
 from fractions import Fraction
+from math import ceil
 from typing import Final
 
 _NANOSECONDS: Final = 10**9
@@ -36,10 +37,12 @@ def parse(value: object) -> int:
         and refuses fractions of a second as well.
     """
     if type(value) is int:
-        return _whole(Fraction(value, _NANOSECONDS), f"{value} nanoseconds")
+        seconds = Fraction(value, _NANOSECONDS)
+        return _whole(seconds, f"{value} nanoseconds", f'for {value} seconds write "{value}s"')
     if not isinstance(value, str):
         raise ValueError('a duration such as "300s" is expected')
-    return _whole(_seconds(value), value)
+    seconds = _seconds(value)
+    return _whole(seconds, value, f'"{write(ceil(seconds))}" would be one')
 
 
 def write(seconds: int) -> str:
@@ -57,13 +60,13 @@ def _seconds(text: str) -> Fraction:
         return Fraction(0)
     parts = _PART.findall(rest) if len(rest) <= _TEXT_MAX_LENGTH else []
     if not parts or "".join(number + unit for number, unit in parts) != rest:
-        raise ValueError('not a duration: write it as "300s", "10m" or "1h30m"')
+        raise ValueError('not a duration: write it like "300s", "10m" or "1h30m"')
     return sign * sum((Fraction(number) * _SECONDS[unit] for number, unit in parts), Fraction(0))
 
 
-def _whole(seconds: Fraction, shown: str) -> int:
+def _whole(seconds: Fraction, shown: str, cure: str) -> int:
     if seconds < 0:
         raise ValueError(f"{shown} is below zero")
     if seconds.denominator != 1:
-        raise ValueError(f'{shown} is not a whole number of seconds: write it as "300s"')
+        raise ValueError(f"{shown} is not a whole number of seconds: {cure}")
     return int(seconds)

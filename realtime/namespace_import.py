@@ -1,4 +1,4 @@
-"""Store the namespaces of a configuration: all of them, or nothing.
+"""Check the namespaces of a configuration, and store them: all of them, or nothing.
 
 Called by ``manage.py namespaces import``. Knows nothing of files.
 """
@@ -9,16 +9,8 @@ from dataclasses import dataclass
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import transaction
 
-from realtime.centrifugo_config import ReadNamespace, place
+from realtime.centrifugo_config import Reading, ReadNamespace, place
 from realtime.models import Namespace
-
-
-class InvalidNamespaces(Exception):
-    """Options that do not go together; ``problems`` has a sentence for each."""
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("; ".join(problems))
-        self.problems = problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,25 +27,39 @@ class Change:
     options: Mapping[str, tuple[object, object]]
 
 
+def problems(reading: Reading) -> list[str]:
+    """Return all that has to change in the file, a sentence for each.
+
+    What could not be read comes first. Of the rest, what is wrong with a value or does not go
+    together, as the admin would tell it.
+    """
+    found = list(reading.problems)
+    for read in reading.namespaces:
+        found += [
+            f"{where}: {sentence}"
+            for where, sentence in _refused(read)
+            # A name or value that could not be read is told already.
+            if not any(told.startswith(f"{where}: ") for told in reading.problems)
+        ]
+    return found
+
+
 def apply(
     read: Sequence[ReadNamespace], *, prune: bool = False, dry_run: bool = False
 ) -> list[Change]:
     """Make the stored namespaces those of a configuration, in one transaction.
 
     Args:
-        read: Namespaces with all their options.
+        read: Namespaces with all their options, of a reading without ``problems``.
         prune: Delete the namespaces that are not among them.
-        dry_run: Check everything and write nothing.
+        dry_run: Tell the changes and write nothing.
     Raises:
-        InvalidNamespaces: Some of them could not work; nothing is changed.
         django.db.Error: The database did not answer; nothing is changed.
     """
     with transaction.atomic():
         rows = {row.name: row for row in Namespace.objects.select_for_update()}
         targets = [(each, _row(rows, each.name)) for each in read]
         changes = [_set(row, each.options) for each, row in targets]
-        if problems := [told for each, row in targets for told in _problems(each, row)]:
-            raise InvalidNamespaces(problems)
         if prune:
             changes += [Change("deleted", name, {}) for name in sorted(rows)]
         if not dry_run:
@@ -76,13 +82,15 @@ def _set(row: Namespace, options: Mapping[str, object]) -> Change:
     return Change(act, row.name, new)
 
 
-def _problems(read: ReadNamespace, row: Namespace) -> Iterator[str]:
+def _refused(read: ReadNamespace) -> Iterator[tuple[str, str]]:
+    """Yield what could not be stored: where it stands, and why."""
     try:
-        row.full_clean()
+        # That a name stands once is known: rows are found by it.
+        Namespace(name=read.name, **read.options).full_clean(validate_unique=False)
     except ValidationError as error:
         for name, sentences in error.message_dict.items():
-            path = read.path if name == NON_FIELD_ERRORS else place(read.path, read.name, name)
-            yield from (f"{path}: {sentence}" for sentence in sentences)
+            where = read.path if name == NON_FIELD_ERRORS else place(read.path, read.name, name)
+            yield from ((where, sentence) for sentence in sentences)
 
 
 def _write(rows: Sequence[Namespace], changes: Sequence[Change]) -> None:

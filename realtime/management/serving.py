@@ -5,6 +5,7 @@ import resource
 import signal
 import sys
 import time
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,18 +13,20 @@ from types import FrameType
 from typing import Any, Final
 
 from channels.routing import get_default_application
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connection
 
 from realtime import conf
-from realtime.redis_client import hosts
+from realtime.redis_client import hosts, name_of_redis
 from realtime.server import embedded, preflight
 from realtime.server.embedded import embedded_valkey
 from realtime.server.supervisor import ECHO_SECONDS
 from realtime.server.valkey_process import EmbeddedValkeyError
 
 EXIT_ERROR: Final = 1
+EXIT_USAGE: Final = 2
 EXIT_NOT_READY: Final = 3
+PORT_MAX: Final = 65535
 END_MARGIN_SECONDS: Final = 10.0  # beyond its drain, before a process that ends is killed
 _OPEN_FILES: Final = 1024 * 1024
 
@@ -32,6 +35,12 @@ class ServingCommand(BaseCommand):
     """A command that serves until a signal; what is missing is told in one line."""
 
     requires_migrations_checks = False
+    examples = ""
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        """End the help with examples, their lines as they are."""
+        kwargs |= {"epilog": self.examples, "formatter_class": RawDescriptionHelpFormatter}
+        return super().create_parser(prog_name, subcommand, **kwargs)
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         """Run the command; a signal that comes while it prepares ends it in order."""
@@ -88,6 +97,17 @@ def serve_here(
     return run(get_default_application(), host=host, port=port, fd=fd, on_ready=on_ready)
 
 
+def check_range(value: int, source: str, *, largest: int | None = None) -> None:
+    """Refuse a number below 1 or above the largest.
+
+    Raises:
+        CommandError: It names ``source``, the option or variable that the number came from.
+    """
+    if value < 1 or (largest is not None and value > largest):
+        wanted = "of at least 1" if largest is None else f"from 1 to {largest}"
+        raise CommandError(f"{source} {value}: give a number {wanted}", returncode=EXIT_USAGE)
+
+
 def child_command() -> list[str]:
     """Return how a child of a supervisor is started: as this process was."""
     package = getattr(sys.modules["__main__"], "__package__", None)
@@ -97,7 +117,7 @@ def child_command() -> list[str]:
 
 def describe_stores() -> str:
     """Return in a few words where everything is kept."""
-    redis = "embedded Valkey" if uses_embedded_valkey() else preflight.name_of_redis(hosts()[0])
+    redis = "embedded Valkey" if uses_embedded_valkey() else name_of_redis(hosts()[0])
     return f"{connection.display_name} and {redis}"
 
 

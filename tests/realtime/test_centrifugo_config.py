@@ -185,6 +185,24 @@ def test_an_option_that_nobody_knows_is_told_with_its_neighbour():
 
 
 @pytest.mark.parametrize(
+    "name", ["shared_position_sync", "subscribe_cel", "state_events", "cache_empty_proxy_name"]
+)
+def test_an_option_of_pro_is_called_that(name):
+    reading = read_namespace(**{name: "x"})
+
+    assert reading.unsupported == [
+        f'channel.namespaces[0].{name} (namespace "chat"): an option of Centrifugo PRO, which is '
+        "not supported"
+    ]
+
+
+def test_an_option_of_pro_for_all_channels_is_called_that():
+    (told,) = read({"patterns": True}).unsupported
+
+    assert told == "channel.patterns: an option of Centrifugo PRO, which is not supported"
+
+
+@pytest.mark.parametrize(
     ("proxy", "closed"),
     [
         ("subscribe_proxy_enabled", {"allow_subscribe_for_client"}),
@@ -363,8 +381,98 @@ def test_sections_that_are_not_read_are_named_with_what_stands_for_them():
         "ping_interval is REALTIME_PING_INTERVAL_SECONDS",
         "http_api is not imported: key is manage.py apikey create, or REALTIME_API_KEY",
         "engine is not imported: redis.address is REDIS_URL",
-        "prometheus is not imported",
+        "prometheus is not imported: nothing stands for enabled",
     ]
+
+
+def notes_of(**sections):
+    return read({"namespaces": []}, **sections).notes
+
+
+@pytest.mark.parametrize(
+    ("sections", "note"),
+    [
+        (
+            {
+                "engine": {
+                    "redis": {"address": "kept", "prefix": "kept", "sentinel_address": "kept"}
+                }
+            },
+            "engine is not imported: redis.address is REDIS_URL; nothing stands for redis.prefix, "
+            "redis.sentinel_address",
+        ),
+        ({"broker": {"type": "kept"}}, "broker is not imported: nothing stands for type"),
+        (
+            {"websocket": {"compression": True}},
+            "websocket is not imported: nothing stands for compression",
+        ),
+        (
+            {"consumers": [{"name": "kept"}]},
+            "consumers is not imported: nothing stands for consumers",
+        ),
+        ({"pid_file": "kept"}, "pid_file is not imported: nothing stands for pid_file"),
+        (
+            {"client": {"proxy": {"refresh": {"enabled": True, "endpoint": "kept"}}}},
+            "client is not imported: nothing stands for proxy.refresh.enabled, "
+            "proxy.refresh.endpoint",
+        ),
+        ({"o\x1b": {"k\x1b": "kept"}}, '"o\\u001b" is not imported: nothing stands for "k\\u001b"'),
+    ],
+)
+def test_what_nothing_stands_for_is_named_and_never_its_value(sections, note):
+    assert notes_of(**sections) == [note]
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"prometheus": {"enabled": False, "handler_prefix": ""}},
+        {"engine": {"type": "redis"}},
+        {"engine": {"type": "memory"}},
+        {"broker": {"enabled": True, "type": "redis"}},
+        {"admin": {"enabled": True}},
+        {"websocket": {"handler_prefix": "/connection/websocket"}},
+    ],
+)
+def test_what_is_so_anyway_and_what_is_off_is_not_told(section):
+    (name,) = section
+
+    assert notes_of(**section) == [f"{name} is not imported"]
+
+
+@pytest.mark.parametrize(
+    ("section", "path", "ours"),
+    [
+        ("http_api", "error_mode", "REALTIME_API_ERRORS_AS_STATUSES"),
+        ("http_api", "insecure", "manage.py apikey create, because every caller needs a key"),
+        *(
+            ("client", f"subscription_token.{name}", f"REALTIME_SUBSCRIPTION_TOKEN_{name.upper()}")
+            for name in ("audience_regex", "issuer_regex", "user_id_claim")
+        ),
+    ],
+)
+def test_what_stands_for_an_option_is_told(section, path, ours):
+    *above, last = path.split(".")
+    given = {last: "kept"}
+    for key in reversed(above):
+        given = {key: given}
+
+    assert notes_of(**{section: given}) == [f"{section} is not imported: {path} is {ours}"]
+
+
+def test_a_backend_that_lets_clients_in_is_told_by_itself():
+    connect = {"enabled": True, "endpoint": "http://kept", "http_headers": ["Cookie"]}
+
+    assert notes_of(client={"proxy": {"connect": connect}}) == [
+        "client is not imported",
+        "client.proxy.connect is not supported: no backend is asked who connects. Give each client "
+        "a connection token, or it is refused",
+    ]
+
+
+@pytest.mark.parametrize("client", [{}, {"proxy": {"connect": {"endpoint": "x"}}}, None, [], "x"])
+def test_no_backend_that_lets_clients_in_is_told_where_there_is_none(client):
+    assert "proxy" not in "".join(notes_of(client=client))
 
 
 def test_secrets_of_the_file_are_never_told():

@@ -1,3 +1,4 @@
+import re
 from fractions import Fraction
 
 import pytest
@@ -76,6 +77,19 @@ def test_durations_are_read_as_go_reads_them(value, seconds):
 )
 def test_durations_are_written_in_the_largest_unit_without_a_fraction(seconds, text):
     assert durations.write(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("1500ms", '1500ms is not a whole number of seconds: "2s" would be one'),
+        ("61.5s", '61.5s is not a whole number of seconds: "62s" would be one'),
+        (300, '300 nanoseconds is not a whole number of seconds: for 300 seconds write "300s"'),
+    ],
+)
+def test_a_fraction_of_a_second_is_refused_with_what_may_have_been_meant(value, told):
+    with pytest.raises(ValueError, match=f"^{re.escape(told)}$"):
+        durations.parse(value)
 
 
 @pytest.mark.parametrize(

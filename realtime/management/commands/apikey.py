@@ -1,6 +1,7 @@
 """Make, list and revoke the keys of the server API."""
 
 import json
+import shlex
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from datetime import datetime
@@ -12,6 +13,7 @@ from django.db import Error as DatabaseError
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
+from realtime.management import database_errors
 from realtime.models import ApiKey
 
 EXAMPLES = """\
@@ -67,11 +69,7 @@ class Command(BaseCommand):
         try:
             acts[act](**options)
         except DatabaseError as error:
-            raise CommandError(
-                f"the database did not answer: {error}. Check DATABASE_URL and run manage.py "
-                "migrate.",
-                returncode=3,
-            ) from error
+            raise database_errors.refusal(error) from error
 
     def _create(
         self, *, name: str, key: str | None, scope: list[str] | None, expires: str | None, **_: Any
@@ -80,7 +78,8 @@ class Command(BaseCommand):
             expires_at = None if expires is None else _moment(expires)
             row, key = ApiKey.create(name, key=key, scopes=scope, expires_at=expires_at)
         except ValidationError as error:
-            raise CommandError(" ".join(_sentences(error)), returncode=2) from error
+            told = _taken(name) if _is_taken(error) else " ".join(_sentences(error))
+            raise CommandError(told, returncode=2) from error
         allowed = "everything" if row.scopes == ["*"] else ", ".join(row.scopes)
         until = f"until {expires_at.isoformat()}" if expires_at else "without an end"
         self.stderr.write(f"created {name}: {allowed}, {until}; the key is not shown again")
@@ -112,6 +111,19 @@ def _moment(text: str) -> datetime:
     if moment <= timezone.now():
         raise ValidationError(f"--expires {text}: the time has passed.")
     return moment
+
+
+def _is_taken(error: ValidationError) -> bool:
+    """Tell whether nothing is wrong but that the name was given before."""
+    named = getattr(error, "error_dict", {})
+    return list(named) == ["name"] and all(each.code == "unique" for each in named["name"])
+
+
+def _taken(name: str) -> str:
+    return (
+        f"there is an API key named {name}: choose another name, or end that one first with "
+        f"manage.py apikey revoke {shlex.quote(name)}"
+    )
 
 
 def _sentences(error: ValidationError) -> list[str]:

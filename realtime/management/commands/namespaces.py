@@ -12,9 +12,10 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import Error as DatabaseError
 
 from realtime import centrifugo_config, centrifugo_options, conf, namespace_import, snapshot
-from realtime.centrifugo_config import InvalidConfig, Reading
+from realtime.centrifugo_config import InvalidConfig
 from realtime.centrifugo_options import Option
-from realtime.namespace_import import Change, InvalidNamespaces
+from realtime.management import database_errors
+from realtime.namespace_import import Change
 from realtime.snapshot import ChannelOptions
 
 EXAMPLES = """\
@@ -74,11 +75,7 @@ class Command(BaseCommand):
         try:
             acts[act](**options)
         except DatabaseError as error:
-            raise CommandError(
-                f"the database did not answer: {error}. Check DATABASE_URL and run manage.py "
-                "migrate.",
-                returncode=3,
-            ) from error
+            raise database_errors.refusal(error) from error
 
     def _list(self, *, as_json: bool, **_: Any) -> None:
         namespaces = sorted(snapshot.load().namespaces.items())
@@ -97,15 +94,17 @@ class Command(BaseCommand):
             reading = centrifugo_config.read(_read(file), settings=conf.current())
         except InvalidConfig as error:
             raise CommandError(f"{file}: {error}; nothing was changed") from error
-        _refuse(file, reading, skip_unsupported=skip_unsupported)
-        try:
-            changes = namespace_import.apply(reading.namespaces, prune=prune, dry_run=dry_run)
-        except InvalidNamespaces as error:
-            raise CommandError(_refusal(file, error.problems)) from error
-        for sentence in reading.unsupported:
-            self.stderr.write(f"skipped {sentence}")
+        # Before a refusal as well: whoever decides whether to move wants to know it all at once.
         for sentence in reading.notes:
             self.stderr.write(sentence)
+        _refuse(
+            file,
+            problems=namespace_import.problems(reading),
+            unsupported=() if skip_unsupported else reading.unsupported,
+        )
+        changes = namespace_import.apply(reading.namespaces, prune=prune, dry_run=dry_run)
+        for sentence in reading.unsupported:
+            self.stderr.write(f"skipped {sentence}")
         for change in changes:
             self.stdout.write(_line(change))
         if not changes:
@@ -134,17 +133,15 @@ def _read(file: str) -> str:
         raise CommandError(f"{file}: not UTF-8: {error.reason}; nothing was changed") from error
 
 
-def _refuse(file: str, reading: Reading, *, skip_unsupported: bool) -> None:
+def _refuse(file: str, *, problems: Sequence[str], unsupported: Sequence[str]) -> None:
     """Raise CommandError if the file asks for what cannot be, or is not to be left out."""
-    told = reading.problems if skip_unsupported else [*reading.problems, *reading.unsupported]
-    if not told:
-        return
-    hint = "" if reading.problems else "\nLeave these out with --skip-unsupported."
-    raise CommandError(_refusal(file, told) + hint)
-
-
-def _refusal(file: str, sentences: Sequence[str]) -> str:
-    return "\n  ".join([f"{file}: nothing was changed, because of", *sentences])
+    groups = {
+        "This has to change in the file:": problems,
+        "This is left out with --skip-unsupported:": unsupported,
+    }
+    told = ["\n  ".join([heading, *group]) for heading, group in groups.items() if group]
+    if told:
+        raise CommandError("\n".join([f"{file}: nothing was changed.", *told]))
 
 
 def _line(change: Change) -> str:

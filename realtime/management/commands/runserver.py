@@ -14,24 +14,28 @@ from django.utils.autoreload import StatReloader
 from realtime.management import banner
 from realtime.management.serving import (
     END_MARGIN_SECONDS,
+    PORT_MAX,
     ServingCommand,
+    check_range,
     child_command,
     serve_here,
 )
 from realtime.server import preflight
 from realtime.server.supervisor import Supervisor, bind
 
+EXAMPLES: Final = """\
+examples:
+  manage.py runserver
+  manage.py runserver 0.0.0.0:8080
+"""
 DEFAULT: Final = "127.0.0.1:8000"
 
 
 class Command(ServingCommand):
     """Serves while somebody works on the code."""
 
-    help = (
-        "Serve during development; code that changes starts the server anew.\n\n"
-        "  manage.py runserver\n"
-        "  manage.py runserver 0.0.0.0:8080\n"
-    )
+    help = "Serve during development; code that changes starts the server anew."
+    examples = EXAMPLES
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add those of Django's command that mean something here."""
@@ -100,4 +104,5 @@ def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not port.isdecimal():
         raise CommandError(f"{text!r} is neither a port nor address:port", returncode=2)
+    check_range(int(port), "port", largest=PORT_MAX)
     return host or "127.0.0.1", int(port)

@@ -3,7 +3,7 @@
 import logging
 import sys
 from argparse import SUPPRESS
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from django.conf import settings
@@ -15,7 +15,9 @@ from realtime import conf
 from realtime.management import banner
 from realtime.management.serving import (
     END_MARGIN_SECONDS,
+    PORT_MAX,
     ServingCommand,
+    check_range,
     child_command,
     describe_stores,
     raise_open_files_limit,
@@ -25,17 +27,21 @@ from realtime.management.serving import (
 from realtime.server import first_run, preflight
 from realtime.server.supervisor import Supervisor, bind, tied_to_supervisor
 
+EXAMPLES = """\
+examples:
+  manage.py serve
+  manage.py serve --host 0.0.0.0 --port 80 --processes 4
+  manage.py serve --dev
+"""
+
 logger = logging.getLogger(__name__)
 
 
 class Command(ServingCommand):
     """Serves the site and the WebSockets until a signal."""
 
-    help = (
-        "Serve the site and the WebSockets.\n\n"
-        "  manage.py serve\n"
-        "  manage.py serve --host 0.0.0.0 --port 80 --processes 4\n"
-    )
+    help = "Serve the site and the WebSockets until SIGTERM or Ctrl-C."
+    examples = EXAMPLES
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add ours; each falls back to the setting of its name."""
@@ -56,8 +62,7 @@ class Command(ServingCommand):
         """Serve; leave with the server's exit code."""
         raise_open_files_limit()
         host = options["host"] or getattr(settings, "HOST", "127.0.0.1")
-        port = getattr(settings, "PORT", 8000) if options["port"] is None else options["port"]
-        processes = options["processes"] or getattr(settings, "PROCESSES", 1)
+        port, processes = _port(options), _processes(options)
         with self.one_line_errors():
             if options["supervisor_fd"] is not None:
                 code = self._serve_as_child(options["fd"], options["supervisor_fd"])
@@ -113,3 +118,19 @@ class Command(ServingCommand):
             url=banner.url_of(host, port), found=found, stores=describe_stores(), style=self.style
         )
         return lambda: self.say(text)
+
+
+def _port(options: Mapping[str, Any]) -> int:
+    given = options["port"]
+    port: int = getattr(settings, "PORT", 8000) if given is None else given
+    if options["fd"] is None:  # otherwise the socket has its port
+        check_range(port, "PORT" if given is None else "--port", largest=PORT_MAX)
+    return port
+
+
+def _processes(options: Mapping[str, Any]) -> int:
+    given = options["processes"]
+    processes: int = getattr(settings, "PROCESSES", 1) if given is None else given
+    if options["supervisor_fd"] is None:  # otherwise this is one of them
+        check_range(processes, "PROCESSES" if given is None else "--processes")
+    return processes

@@ -7,6 +7,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from msgspec import Raw
 
+from realtime.protocol import codec
 from realtime.protocol.errors import BadRequest
 from realtime.tokens import sign_connection_token, sign_subscription_token
 
@@ -49,8 +50,7 @@ class Command(BaseCommand):
         """Sign and print."""
         if ttl is not None and ttl < 1:
             raise CommandError(f"--ttl {ttl}: give a number of seconds above 0", returncode=2)
-        # Untouched, so that others see the info as it was written.
-        shown = None if info is None else Raw(info.encode("utf-8", "surrogateescape"))
+        shown = None if info is None else _json(info)
         try:
             if channel is None:
                 token = sign_connection_token(user, ttl_seconds=ttl, info=shown)
@@ -61,3 +61,13 @@ class Command(BaseCommand):
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from error
         self.stdout.write(token)
+
+
+def _json(info: str) -> Raw:
+    """Return the info untouched, so that others see it as it was written."""
+    raw = Raw(info.encode("utf-8", "surrogateescape"))
+    try:
+        codec.payload(raw)
+    except BadRequest as error:
+        raise CommandError(f"--info is not valid JSON: {error}", returncode=2) from error
+    return raw
