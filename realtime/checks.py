@@ -1,10 +1,12 @@
 """System checks of the engine: what a deployment must have, each with its cure."""
 
+import math
 from typing import Any, Final
 
+from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.utils.module_loading import import_string
 
 from realtime import conf, token_settings
@@ -65,8 +67,39 @@ def _check_hosts() -> list[CheckMessage]:
 
 @register("realtime")
 def check_settings(**_: Any) -> list[CheckMessage]:
-    """Check values that fit together or do not."""
+    """Check that numbers are possible and fit together."""
     values = conf.current()
+    found = _check_numbers(values) or _check_pairs(values)
+    if values.insecure:
+        hint = "REALTIME['INSECURE'] is for tests and demos."
+        found.append(Warning("anybody may do anything", hint=hint, id="realtime.W003"))
+    return found
+
+
+def _check_numbers(values: conf.Settings) -> list[CheckMessage]:
+    numbers = [
+        (f"REALTIME[{name.upper()!r}]", getattr(values, name), least)
+        for name, least in conf.LEAST.items()
+    ]
+    numbers.append(("PROCESSES", getattr(settings, "PROCESSES", 1), 1))
+    return [
+        Error(
+            f"{name} must be a number and at least {least}, not {value!r}",
+            hint=f"Set it to {least} or more, or leave it out for the default.",
+            id="realtime.E007",
+        )
+        for name, value, least in numbers
+        if not _is_at_least(least, value)
+    ]
+
+
+def _is_at_least(least: float, value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return least <= value < math.inf  # a wait without an end is none that is bounded
+
+
+def _check_pairs(values: conf.Settings) -> list[CheckMessage]:
     found: list[CheckMessage] = []
     if values.pong_timeout_seconds >= values.ping_interval_seconds:
         hint = "REALTIME['PONG_TIMEOUT_SECONDS'] must be below PING_INTERVAL_SECONDS."
@@ -74,10 +107,38 @@ def check_settings(**_: Any) -> list[CheckMessage]:
     if values.presence_renewal_seconds * 2 > values.presence_ttl_seconds:
         hint = "PRESENCE_RENEWAL_SECONDS must be at most half of PRESENCE_TTL_SECONDS."
         found.append(Error("presence lapses between renewals", hint=hint, id="realtime.E006"))
-    if values.insecure:
-        hint = "REALTIME['INSECURE'] is for tests and demos."
-        found.append(Warning("anybody may do anything", hint=hint, id="realtime.W003"))
     return found
+
+
+@register("realtime")
+def check_channel_rule(**_: Any) -> list[CheckMessage]:
+    """Check that the rule of subscription tokens is a function that is there."""
+    path = conf.current().channel_rule
+    if not path:
+        return []
+    try:
+        problem = "" if callable(import_string(path)) else "it cannot be called"
+    except (ImportError, TypeError, ValueError) as error:  # the last two of paths like ".x"
+        problem = str(error)
+    if not problem:
+        return []
+    message = f"REALTIME['CHANNEL_RULE'] = {path!r} is no function: {problem}"
+    hint = "Give the dotted path of a function of a user and a channel, such as shop.rules.may_see."
+    return [Error(message, hint=hint, id="realtime.E008")]
+
+
+@register("realtime")
+def check_personal_namespace(**_: Any) -> list[CheckMessage]:
+    """Check that a namespace could have the name of that of personal channels."""
+    name = conf.current().personal_channel_namespace
+    # Not imported above: importing this module comes before the models.
+    field = apps.get_model("realtime", "Namespace")._meta.get_field("name")
+    try:
+        field.run_validators(name)
+    except ValidationError as error:
+        message = f"REALTIME['PERSONAL_CHANNEL_NAMESPACE'] = {name!r} is the name of no namespace"
+        return [Error(message, hint=" ".join(error.messages), id="realtime.E009")]
+    return []
 
 
 @register("realtime")
@@ -128,6 +189,6 @@ def _check_claims(values: TokenSettings) -> list[CheckMessage]:
         values.expectation("issuer")
         values.check_user_id_claim()
     except ImproperlyConfigured as error:
-        hint = "Set a plain value or a pattern (of Python's re), and a claim that names the user."
+        hint = "Set a plain value or a pattern (of RE2), and a claim that names the user."
         return [Error(str(error), hint=hint, id="realtime.E012")]
     return []

@@ -4,10 +4,12 @@ Read by every layer through ``current()`` at the time of use. Where Redis is, is
 ``CHANNEL_LAYERS``, where Django people look for it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -80,6 +82,37 @@ class Settings:
     control_ttl_seconds: int = 600
     drain_seconds: float = 5.0
     var_dir: str = "var"
+
+
+# The least value of every number above, told by a system check. 0 is one only where it has a
+# meaning of its own: no limit of a user's connections, no time for the closes of a drain. Below
+# 1024 bytes no `connect` with a token gets through, nor its reply.
+LEAST: Final[Mapping[str, float]] = MappingProxyType(
+    {
+        "token_ttl_seconds": 1,
+        "user_connection_limit": 0,
+        "command_concurrency_limit": 1,
+        "ping_interval_seconds": 1,
+        "pong_timeout_seconds": 1,
+        "stale_close_seconds": 1,
+        "channel_limit": 1,
+        "channel_name_max_bytes": 1,
+        "queue_max_bytes": 1024,
+        "message_max_bytes": 1024,
+        "publication_max_bytes": 1,
+        "history_max_publications": 1,
+        "history_meta_ttl_seconds": 1,
+        "recovery_max_publications": 1,
+        "idempotency_ttl_seconds": 1,
+        "position_check_seconds": 1.0,
+        "presence_ttl_seconds": 2,
+        "presence_renewal_seconds": 1.0,
+        "broker_timeout_seconds": 0.1,
+        "snapshot_poll_seconds": 0.1,
+        "control_ttl_seconds": 10,
+        "drain_seconds": 0,
+    }
+)
 
 
 def _from_django() -> Settings:

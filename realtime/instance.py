@@ -70,6 +70,7 @@ class Instance:
             self.uid, self.servers, self.hub, self.connections, spawn=self.tasks.spawn
         )
         self.snapshot: Snapshot | None = None
+        self._has_personal_namespace = True
         self._has_asked_database = asyncio.Event()
         self.is_draining = False
         self.failure: BaseException | None = None
@@ -180,8 +181,19 @@ class Instance:
         load = sync_to_async(_load_snapshot, thread_sensitive=False)
         try:
             self.snapshot = await load(self.snapshot)
+            self._look_for_personal_namespace(self.snapshot)
         finally:
             self._has_asked_database.set()
+
+    def _look_for_personal_namespace(self, loaded: Snapshot) -> None:
+        """Say that nobody can connect once it is so, not again with each snapshot."""
+        settings, had_it = conf.current(), self._has_personal_namespace
+        name = settings.personal_channel_namespace if settings.personal_channels else ""
+        self._has_personal_namespace = not name or name in loaded.namespaces
+        if had_it and not self._has_personal_namespace:
+            logger.warning(
+                "the namespace %r of personal channels does not exist: no user can connect", name
+            )
 
     async def _poll_snapshot(self) -> None:
         was_failing = False

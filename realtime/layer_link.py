@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from realtime import conf
 from realtime.protocol.errors import BrokerUnavailable
-from realtime.redis_client import async_pool_options
+from realtime.redis_client import async_pool_options, name_of_redis
 from realtime.silence import Silence
 
 logger = logging.getLogger(__name__)
@@ -53,11 +53,11 @@ class ShardLink:
             index: Which of the layer's servers it leads to.
             host: Where that is, as in ``CHANNEL_LAYERS``.
             deliver: Called with the address and content of each message.
-            report: Called with ``index`` when everything wanted is subscribed (True), and when
-                the link was lost (False).
+            report: Called with ``index``, and whether it has all that is wanted or was lost.
         """
         self.index = index
         self.host = host
+        self._name = f"layer link {index} ({name_of_redis(host)})"  # without its password
         self.is_up = False
         self._deliver = deliver
         self._report = report
@@ -105,7 +105,7 @@ class ShardLink:
         """
         self._wanted.add(address)
         if self._task is None:
-            self._task = asyncio.create_task(self._keep_link(), name=f"layer link {self.index}")
+            self._task = asyncio.create_task(self._keep_link(), name=self._name)
         if address in self._acknowledged:
             return
         waiter = self._waiters.get(address)
@@ -165,10 +165,10 @@ class ShardLink:
                 # Told once, not again with each attempt in vain.
                 is_news = self.is_up or not self._silence.has_begun
                 level = logging.WARNING if is_news else logging.DEBUG
-                logger.log(level, "layer link %d lost: %s", self.index, error or "silent")
+                logger.log(level, "%s lost: %s", self._name, str(error) or "silent")
             except Exception:
                 # A surprise costs one reconnect and a comparison, not the process's hearing.
-                logger.exception("layer link %d failed", self.index)
+                logger.exception("%s failed", self._name)
             finally:
                 if not self.is_up:
                     self._silence.begin()
@@ -202,7 +202,7 @@ class ShardLink:
             await connection.connect()  # type: ignore[no-untyped-call]  # redis-py
         self._heard_at = asyncio.get_running_loop().time()
         if self._silence.has_begun:
-            logger.info("layer link %d is up again", self.index)
+            logger.info("%s is up again", self._name)
         self._silence.end()
         self.is_up = True
         self._resuming = set(self._wanted)
@@ -285,7 +285,7 @@ class ShardLink:
                 await connection.send_command(command, *addresses)
         except (RedisError, OSError, TimeoutError) as error:
             # The reading side will see the same and open the link anew.
-            logger.debug("layer link %d: %s not sent: %s", self.index, command, error)
+            logger.debug("%s: %s not sent: %s", self._name, command, error)
 
     async def _close(self) -> None:
         was_up, self.is_up = self.is_up, False

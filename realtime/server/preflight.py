@@ -11,7 +11,6 @@ from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import redis
 from django.db import DEFAULT_DB_ALIAS, connections
@@ -19,7 +18,7 @@ from django.db import Error as DatabaseError
 from django.db.migrations.executor import MigrationExecutor
 from redis.exceptions import BusyLoadingError, RedisError
 
-from realtime.redis_client import hosts, pool_options
+from realtime.redis_client import hosts, name_of_redis, pool_options
 
 DEADLINE_SECONDS: Final = 3.0
 
@@ -100,19 +99,6 @@ def unapplied_migrations() -> int:
     """Return how many migrations the default database lacks."""
     executor = MigrationExecutor(connections[DEFAULT_DB_ALIAS])
     return len(executor.migration_plan(executor.loader.graph.leaf_nodes()))
-
-
-def name_of_redis(host: dict[str, Any]) -> str:
-    """Return where a Redis is, without user and password."""
-    if "address" not in host:
-        return f"redis at {host.get('host')}:{host.get('port')}"
-    try:
-        url = urlsplit(str(host["address"]))
-        if url.scheme.startswith("unix"):
-            return f"redis at {url.path}"
-        return f"redis at {url.hostname}:{url.port or 6379}"
-    except ValueError:
-        return "redis"
 
 
 def _name_of_database() -> str:

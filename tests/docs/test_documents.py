@@ -37,6 +37,19 @@ def test_relative_links_lead_somewhere(document: Document):
             assert anchor in Document(path).anchors(), link
 
 
+@pytest.mark.parametrize("document", EVERY, ids=str)
+def test_lines_of_prose_are_short(document: Document):
+    lines = [line for line in document.prose().splitlines() if not line.startswith("|")]
+
+    assert [line for line in lines if len(line) > 120] == []
+
+
+def test_each_part_of_the_changelog_is_one_list():
+    (changelog,) = [each for each in EVERY if str(each) == "CHANGELOG.md"]
+
+    assert re.findall(r"^[* ] .*\n\n\* .*", changelog.text, re.MULTILINE) == []
+
+
 def test_every_document_is_reached_from_the_readme():
     reached: set[Path] = set()
     waiting = [next(each.path for each in EVERY if str(each) == "README.md")]

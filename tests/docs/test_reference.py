@@ -11,7 +11,8 @@ from django.core.management.base import BaseCommand
 
 from api import problems, resources, schemas
 from api.commands import BATCH
-from api.methods import METHODS
+from api.methods import METHODS, NotFound
+from realtime.conf import LEAST
 from realtime.models import CHANNEL_METHODS, SERVER_METHODS, Namespace
 from realtime.protocol import disconnects, errors
 from realtime.protocol.disconnects import Disconnect, Unsubscribe
@@ -147,6 +148,13 @@ def test_every_unsubscribe_is_listed():
         assert comes_back == ("yes" if int(code_) >= 2500 else "no"), code_
 
 
+def test_the_other_wording_of_the_server_api_is_listed():
+    rows = document("docs/reference/disconnect-codes.md").table("Errors")
+
+    (when,) = [row[-1] for row in rows if row[0] == str(NotFound.code)]
+    assert code(when) == [NotFound.message]
+
+
 def test_every_error_is_listed():
     kinds = [
         each
@@ -176,6 +184,18 @@ def test_every_channel_option_is_listed_with_its_default():
         name: str(default) if type(default) is int else words[default]
         for name, default in defaults.items()
     }
+
+
+def test_every_least_value_is_listed():
+    rows = document("docs/reference/settings.md").table("Least values")
+
+    listed = {name: least for cell, least, _ in rows[:-1] for name in code(cell)}
+    every_other = rows[-1][1]
+    assert {f"REALTIME_{name.upper()}": f"{least:g}" for name, least in LEAST.items()} == {
+        f"REALTIME_{name.upper()}": listed.pop(f"REALTIME_{name.upper()}", every_other)
+        for name in LEAST
+    }
+    assert listed == {}
 
 
 def test_every_system_check_is_listed():

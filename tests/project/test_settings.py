@@ -165,6 +165,8 @@ def test_no_permission_checks_only_with_debug_or_by_force(settings_under, compla
         ("PORT", "http"),
         ("DEBUG", "perhaps"),
         ("DATABASE_URL", "postgresql://user:pa/ss@host:port/name"),
+        ("DATABASE_URL", "mysql://user:pa%2Fss@host/name"),
+        ("DATABASE_URL", "postgis://user:pa%2Fss@host/name"),
     ],
 )
 def test_a_wrong_variable_is_named_in_one_line(complaint_under, name, value):
@@ -172,6 +174,15 @@ def test_a_wrong_variable_is_named_in_one_line(complaint_under, name, value):
 
     assert name in complaint
     assert "pa/ss" not in complaint
+
+
+def test_another_database_is_refused_with_those_that_are_supported(complaint_under):
+    complaint = complaint_under(DATABASE_URL="mysql://user:pa55word@host/name")
+
+    assert complaint == (
+        "Wrong setting: DATABASE_URL must be like sqlite:////path or "
+        "postgresql://user:password@host/name: no other database is supported\n"
+    )
 
 
 def test_a_var_dir_that_cannot_be_made_is_told(complaint_under):
@@ -191,6 +202,18 @@ def test_our_runserver_is_the_one_that_runs(tmp_path):
     done = python(tmp_path, "manage.py", "runserver", "--help", NO_COLOR="1")
 
     assert "code that changes starts the server anew" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("command", "example"),
+    [("serve", "serve --host 0.0.0.0 --port 80 --processes 4"), ("runserver", "runserver")],
+)
+def test_the_help_of_the_servers_ends_with_examples(tmp_path, command, example):
+    done = python(tmp_path, "manage.py", command, "--help", NO_COLOR="1")
+
+    _, _, examples = done.stdout.partition("\nexamples:\n")
+    assert f"  manage.py {example}" in examples.splitlines()
+    assert done.stdout.count("manage.py serve --host") <= 1
 
 
 def test_nothing_is_written_outside_var_dir(tmp_path):

@@ -1,5 +1,6 @@
 import io
 import json
+import re
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -84,8 +85,25 @@ def test_a_name_is_given_once():
 
     message, returncode = refusal("create", "reports")
 
-    assert "already exists" in message
+    assert message == (
+        "there is an API key named reports: choose another name, or end that one first with "
+        "manage.py apikey revoke reports"
+    )
     assert returncode == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_database_without_tables_is_told_as_that():
+    call_command("migrate", "realtime", "zero", verbosity=0)
+    try:
+        message, returncode = refusal("list")
+    finally:
+        call_command("migrate", "realtime", verbosity=0)
+
+    assert re.fullmatch(
+        r"the database lacks \d+ migrations \(.*realtime_apikey.*\): run manage.py migrate", message
+    )
+    assert returncode == 3
 
 
 def test_list_shows_names_and_beginnings_but_no_key():
@@ -145,7 +163,7 @@ def test_a_database_that_does_not_answer_is_one_line_and_exit_code_3(monkeypatch
 
     message, returncode = refusal("create", "reports")
 
-    assert "DATABASE_URL" in message
+    assert message == ("the database failed: gone; see that it is there, or correct DATABASE_URL")
     assert returncode == 3
 
 

@@ -51,6 +51,17 @@ def test_units_stand_in_the_names():
     assert [name for name in numbers if not name.endswith(units)] == []
 
 
+def test_every_number_has_a_least_value_and_a_default_above_it():
+    numbers = {
+        field.name: field.default
+        for field in fields(conf.Settings)
+        if isinstance(field.default, int | float) and not isinstance(field.default, bool)
+    }
+
+    assert numbers.keys() == conf.LEAST.keys()
+    assert [name for name, default in numbers.items() if default < conf.LEAST[name]] == []
+
+
 def test_an_empty_secret_is_the_default():
     assert conf.Settings().token_hmac_secret == ""
     assert conf.Settings().insecure is False

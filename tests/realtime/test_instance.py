@@ -13,6 +13,7 @@ from realtime.outbox import Outbox
 from realtime.redis_client import SyncRedisServers
 from realtime.session import Session
 from realtime.snapshot import ChannelOptions, Snapshot
+from tests.docs.documents import code, document
 from tests.realtime.client import NAMESPACES, SECRET, SNAPSHOT, Client, CommandError, token
 from tests.realtime.conftest import until, within
 from tests.realtime.frames import RecordingWriter
@@ -88,6 +89,53 @@ async def test_the_last_snapshot_stands_while_the_database_is_away(started, load
     await until(lambda: started.snapshot.version == 3)
 
 
+@pytest.fixture
+def warnings(caplog):
+    """Return a way to count the warnings of a missing namespace of personal channels."""
+    return lambda: caplog.text.count("the namespace 'users' of personal channels does not exist")
+
+
+async def test_a_missing_namespace_of_personal_channels_is_told_once(
+    redis_server, loaded, configure, warnings
+):
+    configure(PERSONAL_CHANNELS=True, PERSONAL_CHANNEL_NAMESPACE="users")
+    running = await instance.ensure_started()
+    await until(lambda: running.snapshot is not None)
+    for version in (2, 3):  # other changes, and many polls without one
+        loaded(Snapshot(version, NAMESPACES))
+        await until(lambda version=version: running.snapshot.version == version)
+    await asyncio.sleep(0.1)
+    assert warnings() == 1
+
+    loaded(Snapshot(4, {**NAMESPACES, "users": ChannelOptions()}))
+    await until(lambda: running.snapshot.version == 4)
+    assert warnings() == 1
+
+    loaded(Snapshot(5, NAMESPACES))
+    await until(lambda: running.snapshot.version == 5)
+    assert warnings() == 2
+    await instance.stop_current()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"PERSONAL_CHANNELS": False, "PERSONAL_CHANNEL_NAMESPACE": "users"},
+        {"PERSONAL_CHANNELS": True, "PERSONAL_CHANNEL_NAMESPACE": ""},
+        {"PERSONAL_CHANNELS": True, "PERSONAL_CHANNEL_NAMESPACE": "open"},
+    ],
+)
+async def test_personal_channels_that_work_or_are_off_are_nothing_to_tell(
+    redis_server, loaded, configure, caplog, values
+):
+    configure(**values)
+    running = await instance.ensure_started()
+    await until(lambda: running.snapshot is not None)
+
+    assert "personal channels" not in caplog.text
+    await instance.stop_current()
+
+
 async def test_without_a_first_answer_of_the_database_the_instance_is_not_ready(
     redis_server, loaded
 ):
@@ -99,6 +147,13 @@ async def test_without_a_first_answer_of_the_database_the_instance_is_not_ready(
     loaded(SNAPSHOT)
     await until(lambda: running.snapshot is SNAPSHOT)
     await instance.stop_current()
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_every_check_of_readiness_is_explained(started):
+    rows = document("docs/how-to/run-several-instances.md").table("What is ready")
+
+    assert {code(cell)[0] for cell, _ in rows} == (await services.areadiness()).keys()
 
 
 async def test_an_instance_answers_surveys_and_leaves_the_list_at_its_end(started):

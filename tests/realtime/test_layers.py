@@ -380,8 +380,11 @@ async def test_an_outage_is_logged_when_it_begins_and_not_with_each_attempt(
     caplog.set_level(logging.DEBUG, "realtime.layer_link")
     await asyncio.to_thread(valkey.kill)
 
+    link = f"layer link 0 (redis at 127.0.0.1:{valkey.port})"
+
     def told():
-        return [record for record in caplog.records if "link 0 lost" in record.message]
+        lost = f"{link} lost: "
+        return [record for record in caplog.records if record.message.startswith(lost)]
 
     await until(lambda: len(told()) >= 4)
     await asyncio.to_thread(valkey.start)
@@ -390,6 +393,7 @@ async def test_an_outage_is_logged_when_it_begins_and_not_with_each_attempt(
     levels = [record.levelname for record in told()]
     assert levels[:2] == ["WARNING", "WARNING"]
     assert set(levels[2:]) == {"DEBUG"}
+    assert f"{link} is up again" in caplog.text
 
 
 async def test_a_quiet_link_is_kept(layer, client, links, monkeypatch):

@@ -26,7 +26,7 @@ from tests.support.servers import REPOSITORY, bare_environment
 pytestmark = pytest.mark.end_to_end
 
 READY_SECONDS = 20
-EXIT_ERROR, EXIT_NOT_READY = 1, 3
+EXIT_ERROR, EXIT_USAGE, EXIT_NOT_READY = 1, 2, 3
 
 
 class Served:
@@ -127,6 +127,10 @@ def complaint(folder: Path, *arguments: str, **variables: str) -> tuple[int, str
     assert "pa55word" not in done.stderr
     assert not (folder / "valkey" / "valkey.pid").exists()
     return done.returncode, done.stderr, time.monotonic() - started_at
+
+
+def free_port() -> str:
+    return str(processes.free_port())
 
 
 @pytest.fixture
@@ -365,7 +369,7 @@ def test_an_address_of_another_machine_is_one_line(tmp_path):
 def test_redis_that_is_not_there_is_one_line(tmp_path):
     url = f"redis://someone:pa55word@127.0.0.1:{processes.free_port()}/0"
 
-    code, line, _ = complaint(tmp_path, "serve", "--port", "0", REDIS_URL=url)
+    code, line, _ = complaint(tmp_path, "serve", "--port", free_port(), REDIS_URL=url)
 
     assert code == EXIT_NOT_READY
     assert "REDIS_URL" in line
@@ -375,7 +379,7 @@ def test_redis_that_is_not_there_is_one_line(tmp_path):
 def test_redis_that_says_nothing_is_one_line_within_seconds(tmp_path, silent_port):
     url = f"redis://:pa55word@127.0.0.1:{silent_port}/0"
 
-    code, line, seconds = complaint(tmp_path, "serve", "--port", "0", REDIS_URL=url)
+    code, line, seconds = complaint(tmp_path, "serve", "--port", free_port(), REDIS_URL=url)
 
     assert code == EXIT_NOT_READY
     assert "no answer" in line
@@ -392,7 +396,7 @@ def test_a_redis_url_that_is_none_is_one_line(tmp_path):
 def test_a_database_that_is_not_there_is_one_line(tmp_path):
     url = f"postgresql://someone:pa55word@127.0.0.1:{processes.free_port()}/name"
 
-    code, line, _ = complaint(tmp_path, "serve", "--port", "0", DATABASE_URL=url)
+    code, line, _ = complaint(tmp_path, "serve", "--port", free_port(), DATABASE_URL=url)
 
     assert code == EXIT_NOT_READY
     assert "DATABASE_URL" in line
@@ -402,7 +406,7 @@ def test_a_database_that_is_not_there_is_one_line(tmp_path):
 def test_a_database_that_says_nothing_is_one_line_within_seconds(tmp_path, silent_port):
     url = f"postgresql://someone:pa55word@127.0.0.1:{silent_port}/name"
 
-    code, line, seconds = complaint(tmp_path, "serve", "--port", "0", DATABASE_URL=url)
+    code, line, seconds = complaint(tmp_path, "serve", "--port", free_port(), DATABASE_URL=url)
 
     assert code == EXIT_NOT_READY
     assert "DATABASE_URL" in line
@@ -410,10 +414,70 @@ def test_a_database_that_says_nothing_is_one_line_within_seconds(tmp_path, silen
 
 
 def test_a_database_file_that_cannot_be_made_is_one_line(tmp_path):
-    code, line, _ = complaint(tmp_path, "serve", "--port", "0", DATABASE_URL="sqlite:////no/x")
+    code, line, _ = complaint(
+        tmp_path, "serve", "--port", free_port(), DATABASE_URL="sqlite:////no/x"
+    )
 
     assert code == EXIT_NOT_READY
     assert "database /no/x cannot be reached" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("REALTIME_SNAPSHOT_POLL_SECONDS", "0"),
+        ("REALTIME_CHANNEL_LIMIT", "-1"),
+        ("PROCESSES", "-3"),
+        ("REALTIME_CHANNEL_RULE", "nowhere.rule"),
+        ("REALTIME_PERSONAL_CHANNEL_NAMESPACE", "a:b"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_named_and_nothing_starts(tmp_path, name, value):
+    done = subprocess.run(
+        [sys.executable, "manage.py", "serve"],
+        cwd=REPOSITORY,
+        env={**bare_environment(tmp_path), name: value},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+    assert done.returncode == EXIT_ERROR
+    assert name.removeprefix("REALTIME_") in done.stderr
+    assert "HINT" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "valkey").exists()
+
+
+@pytest.mark.parametrize("port", ["0", "-1", "65536", "99999"])
+def test_a_port_that_is_none_is_refused_by_the_name_of_its_option(tmp_path, port):
+    code, line, _ = complaint(tmp_path, "serve", "--port", port)
+
+    assert code == EXIT_USAGE
+    assert line == f"CommandError: --port {port}: give a number from 1 to 65535\n"
+
+
+def test_a_port_that_is_none_is_refused_by_the_name_of_its_variable(tmp_path):
+    code, line, _ = complaint(tmp_path, "serve", PORT="99999")
+
+    assert code == EXIT_USAGE
+    assert line == "CommandError: PORT 99999: give a number from 1 to 65535\n"
+
+
+@pytest.mark.parametrize("address", ["0", "127.0.0.1:99999"])
+def test_runserver_refuses_a_port_that_is_none(tmp_path, address):
+    code, line, _ = complaint(tmp_path, "runserver", address)
+
+    assert code == EXIT_USAGE
+    assert "give a number from 1 to 65535" in line
+
+
+@pytest.mark.parametrize("processes", ["0", "-3"])
+def test_fewer_processes_than_one_are_refused_in_one_line(tmp_path, processes):
+    code, line, _ = complaint(tmp_path, "serve", "--processes", processes)
+
+    assert code == EXIT_USAGE
+    assert f"--processes {processes}: give a number of at least 1" in line
 
 
 # The first minute -------------------------------------------------------------------------------

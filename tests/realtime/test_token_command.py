@@ -69,6 +69,12 @@ def test_what_no_server_would_accept_is_refused(arguments):
     assert returncode == 2
 
 
+def test_info_that_is_no_json_is_told_by_the_name_of_its_option():
+    message, _ = refusal("--user", "42", "--info", "{")
+
+    assert message == "--info is not valid JSON: Input data was truncated"
+
+
 @pytest.mark.parametrize("arguments", [[], ["--user", "42", "--ttl", "soon"]])
 def test_wrong_usage_is_refused(arguments):
     with pytest.raises(CommandError):
