@@ -16,7 +16,7 @@ from api import cursors, schemas
 from api.cursors import Order
 from api.openapi import described
 from api.problems import NOT_JSON, Refused, invalid
-from api.requests import ApiRequest, answer, conditional_answer
+from api.requests import ApiRequest, answer, conditional_answer, knows_its_query
 from api.results import Position, Presence, PublicationPage, client, stored_publication
 from api.schemas import PublicationBody
 from realtime import services
@@ -58,6 +58,7 @@ Channel = Annotated[str, Path(description="The channel's name, percent-encoded a
         headers={"Idempotency-Key": "The same as idempotency_key in the body."},
     ),
 )
+@knows_its_query
 async def publish(request: ApiRequest, channel: Channel) -> HttpResponse:
     """Publish to everybody subscribed to a channel; scope `publish`.
 
@@ -121,6 +122,7 @@ def _idempotency_key(request: ApiRequest, body: PublicationBody) -> str:
     tags=["publications"],
     **described(200, PublicationPage, refusals=(404, 409, 410), is_conditional=True),
 )
+@knows_its_query
 async def publications(
     request: ApiRequest,
     channel: Channel,
@@ -156,6 +158,7 @@ async def publications(
     tags=["presence"],
     **described(200, Presence, refusals=(404, 409)),
 )
+@knows_its_query
 async def presence(
     request: ApiRequest,
     channel: Channel,

@@ -1,6 +1,9 @@
 """What resources share: who asks, and how they are answered."""
 
-from typing import Any
+import inspect
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar, get_args, get_origin
 
 import msgspec
 from django.http import HttpRequest, HttpResponse
@@ -8,10 +11,14 @@ from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
 from django.utils.encoding import escape_uri_path
 from msgspec import Struct
+from ninja.params.models import Query
 from ninja.security import APIKeyHeader
 
 from api.auth import Caller, caller_of
+from api.problems import invalid
 
+_P = ParamSpec("_P")
+_Answer = TypeVar("_Answer", bound=HttpResponseBase)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -29,6 +36,27 @@ class ApiKey(APIKeyHeader):
     async def authenticate(self, request: HttpRequest, key: str | None) -> Any:
         """Return the holder of the key; ``Authorization: apikey`` will do as well."""
         return await caller_of(request, takes_query=False)
+
+
+def knows_its_query(
+    operation: Callable[Concatenate[ApiRequest, _P], Awaitable[_Answer]],
+) -> Callable[..., Awaitable[_Answer]]:
+    """Refuse query parameters that an operation does not know: a slip is no wish for all."""
+    known = {
+        name
+        for name, parameter in inspect.signature(operation).parameters.items()
+        if get_origin(parameter.annotation) is Annotated
+        and any(isinstance(note, Query) for note in get_args(parameter.annotation))
+    }
+
+    @wraps(operation)
+    async def strict(request: ApiRequest, *args: _P.args, **kwargs: _P.kwargs) -> _Answer:
+        for name in request.GET:
+            if name not in known:
+                raise invalid("query", name, f"there is no parameter {name!r:.60}")
+        return await operation(request, *args, **kwargs)
+
+    return strict
 
 
 def answer(content: Struct, *, status: int = 200) -> HttpResponse:

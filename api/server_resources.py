@@ -10,7 +10,7 @@ from ninja import Query, Router
 from api.connection_methods import CLOSE_CODES, close_of
 from api.openapi import described
 from api.problems import NOT_FOUND, Refused
-from api.requests import ApiRequest, answer, conditional_answer
+from api.requests import ApiRequest, answer, conditional_answer, knows_its_query
 from api.results import ConnectionPage, NamespaceList, NamespaceResult
 from realtime import conf, services
 from realtime.protocol.disconnects import FORCE_DISCONNECT
@@ -26,6 +26,7 @@ router = Router()
     tags=["connections"],
     **described(200, ConnectionPage),
 )
+@knows_its_query
 async def connections(
     request: ApiRequest,
     user: Annotated[
@@ -53,6 +54,7 @@ async def connections(
     tags=["connections"],
     **described(202, None),
 )
+@knows_its_query
 async def close(
     request: ApiRequest,
     client: str,
@@ -86,6 +88,7 @@ async def close(
     tags=["namespaces"],
     **described(200, NamespaceList, is_conditional=True),
 )
+@knows_its_query
 async def namespaces(request: ApiRequest) -> HttpResponseBase:
     """List every namespace with its options; scope `namespaces`."""
     request.auth.require("namespaces")
@@ -100,6 +103,7 @@ async def namespaces(request: ApiRequest) -> HttpResponseBase:
     tags=["namespaces"],
     **described(200, NamespaceResult, refusals=(404,), is_conditional=True),
 )
+@knows_its_query
 async def namespace(request: ApiRequest, name: str) -> HttpResponseBase:
     """Return the options of one namespace; scope `namespaces`."""
     request.auth.require("namespaces")

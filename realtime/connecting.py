@@ -54,7 +54,7 @@ async def connect(session: Session, command: Command) -> None:
         raise InternalError("the control stream has not been found yet")
     claims = await _credentials(session, request)
     grants = _grants(session, claims)
-    _check_limits(session, claims, grants)
+    _check_limits(session, claims, grants, by_token=bool(request.token))
     if claims.expire_at and claims.expire_at <= time.time():
         raise Expired
     # Found from here on, so that no command of the server API passes it by.
@@ -86,8 +86,6 @@ async def _credentials(session: Session, request: ConnectRequest) -> ConnectionC
     settings = conf.current()
     if request.token:
         claims = await _verified(session, request.token)
-        if not claims.user and not settings.allow_anonymous_tokens:
-            raise Disconnected(PERMISSION_DENIED, "a token without a user")
         if settings.insecure:
             # Source: Centrifugo client protocol, connect: insecure connections never expire.
             return ConnectionClaims(claims.user, 0, claims.info, claims.subs)
@@ -127,8 +125,12 @@ def _personal_channel(user: str) -> str:
     return f"{prefix}{USER_BOUNDARY}{user}"
 
 
-def _check_limits(session: Session, claims: ConnectionClaims, grants: Mapping[str, Grant]) -> None:
+def _check_limits(
+    session: Session, claims: ConnectionClaims, grants: Mapping[str, Grant], *, by_token: bool
+) -> None:
     settings = conf.current()
+    if by_token and not claims.user and not settings.allow_anonymous_tokens:
+        raise Disconnected(PERMISSION_DENIED, "a token without a user")
     limit = settings.user_connection_limit
     if limit and claims.user and session.instance.connections.count_of(claims.user) >= limit:
         raise Disconnected(CONNECTION_LIMIT, f"user {claims.user!r} has {limit} connections")

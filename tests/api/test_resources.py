@@ -810,3 +810,26 @@ async def test_any_json_is_published_or_a_problem(resources, content):
     assert answer.status_code in (201, 400, 422)
     if answer.status_code != 201:
         assert answer.headers["Content-Type"] == PROBLEM
+
+
+# Parameters that are none -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("verb", "path"),
+    [
+        ("POST", "channels/open:a/publications"),
+        ("GET", "channels/open:a/publications"),
+        ("GET", "channels/open:a/presence"),
+        ("GET", "connections"),
+        ("DELETE", "connections/x"),
+        ("GET", "namespaces"),
+        ("GET", "namespaces/open"),
+    ],
+)
+async def test_a_parameter_that_is_none_is_refused(resources, verb, path):
+    body = {"data": 1} if verb == "POST" else NONE
+
+    answer = await resources.ask(verb, f"{path}?users=99", body=body)
+
+    problem(answer, 422, "invalid-input", place="query", field="users")

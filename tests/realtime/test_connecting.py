@@ -2,6 +2,7 @@
 
 import time
 
+import jwt
 import pytest
 
 from realtime import services
@@ -13,6 +14,7 @@ from tests.realtime.conftest import until, within
 from tests.realtime.frames import RecordingWriter, message_of
 from tests.realtime.test_commands import closes, in_seconds, refused
 from tests.realtime.test_consumers import CONNECT, FRAME_WRITER, Server
+from tests.support.tokens import private_key
 
 CHANNELS = ["open:a", "open:b"]
 
@@ -282,6 +284,87 @@ async def test_an_instance_without_websockets_refuses_every_handshake(engine, co
     ]
     await services.apublish("open:a", 1)
     assert (await services.ahistory("open:a")).offset == 1
+
+
+# Which refusal comes first ---------------------------------------------------------------------
+
+
+@pytest.mark.rule("connect-order-of-limits")
+@pytest.mark.parametrize(
+    ("claims", "code"),
+    [
+        ({"user": "", "channels": ["nowhere:a"]}, 102),
+        ({"user": "", "channels": CHANNELS}, 3507),
+        ({"user": "42", "channels": ["nowhere:a"]}, 102),
+        ({"user": "42", "channels": CHANNELS}, 3504),
+        ({"user": "43", "channels": CHANNELS, "expire_at": 1}, 3505),
+        ({"user": "43", "channels": ["open:a"], "expire_at": 1}, 110),
+    ],
+)
+async def test_of_several_refusals_the_first_in_order_is_told(
+    connect, dial, configure, claims, code
+):
+    configure(ALLOW_ANONYMOUS_TOKENS=False, USER_CONNECTION_LIMIT=1, CHANNEL_LIMIT=1)
+    await connect()
+    client = await dial()
+    given = token(claims.pop("user"), **claims)
+
+    if code < 1000:
+        assert await refused(client, "connect", token=given) == code
+    else:
+        assert await left_out(client, given, code=code)
+
+
+@pytest.mark.rule("subscribe-order-of-checks")
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"channel": "regex:A", "type": 1}, 107),
+        ({"channel": "closed:a", "type": 1, "token": "no token"}, 103),
+        ({"channel": "closed:a", "tf": {"op": "eq"}}, 103),
+        ({"channel": "open:a", "tf": {"op": "eq"}}, 107),
+    ],
+)
+async def test_of_several_refusals_of_a_subscribe_the_first_is_told(connect, fields, code):
+    alice = await connect()
+
+    assert await refused(alice, "subscribe", **fields) == code
+
+
+# Keys that cannot be had -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def keys_away(engine, configure):
+    """Return a token whose key is behind a URL where nobody answers."""
+
+    def keys_away(**claims):
+        configure(TOKEN_JWKS_URL="http://127.0.0.1:9/keys")
+        engine.token_verifier = TokenVerifier()
+        return jwt.encode(
+            {"sub": "42", **claims}, private_key("RSA"), algorithm="RS256", headers={"kid": "k"}
+        )
+
+    return keys_away
+
+
+@pytest.mark.rule("connect-keys-away-100")
+async def test_a_connection_token_that_cannot_be_judged_is_no_invalid_one(connect, dial, keys_away):
+    alice, other = await connect(), await dial()
+    given = keys_away()
+
+    assert await refused(other, "connect", token=given) == 100
+    assert await refused(alice, "refresh", token=given) == 100
+
+
+@pytest.mark.rule("subscribe-keys-away-100")
+async def test_a_subscription_token_that_cannot_be_judged_is_no_invalid_one(connect, keys_away):
+    alice = await connect()
+    await alice.call("subscribe", channel="closed:a", token=token("42", channel="closed:a"))
+    given = keys_away(channel="closed:a")
+
+    assert await refused(alice, "sub_refresh", channel="closed:a", token=given) == 100
+    assert await refused(alice, "subscribe", channel="closed:b", token=given) == 100
 
 
 # What the log says of a refusal ---------------------------------------------------------------
