@@ -47,7 +47,7 @@ class Caller:
             PermissionDenied: No scope of the key covers it.
         """
         if not any(_covers(scope, method, channel) for scope in self.scopes):
-            raise PermissionDenied(f"{self.name} may not {method}")
+            raise PermissionDenied(f"the key {self.name} lacks the scope {method}")
 
     def require_some(self, method: str) -> None:
         """Refuse a method that the key may not call for any channel.
@@ -56,7 +56,7 @@ class Caller:
             PermissionDenied: No scope of the key names it.
         """
         if not any(scope.partition(":")[0] in (EVERYTHING, method) for scope in self.scopes):
-            raise PermissionDenied(f"{self.name} may not {method}")
+            raise PermissionDenied(f"the key {self.name} lacks the scope {method}")
 
 
 def _covers(scope: str, method: str, channel: str | None) -> bool:

@@ -154,7 +154,7 @@ def _of_protocol(error: ProtocolError) -> HttpResponse:
         logger.error("error %d has no place among the problems", error.code, exc_info=error)
         return response(FAILED)
     if isinstance(error, PermissionDenied):
-        return response(kind, code=error.code)
+        return response(kind, str(error), code=error.code)
     if isinstance(error, BadRequest) and str(error):
         # Such an error begins with the name of what it complains of.
         name = str(error).partition(" ")[0]

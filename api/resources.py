@@ -37,8 +37,9 @@ api = DescribedApi(
     ],
     title="Heliograph",
     version=conf.VERSION,
-    description="Publish, read and end things. Every call needs an API key with the scope that it "
-    "names. What is refused is answered with a problem (RFC 9457).",
+    description="Publish to channels, read their history and presence, list and close connections. "
+    "Every call needs an API key with the scope that it names. What is refused is answered with a "
+    "problem (RFC 9457).",
     urls_namespace="api-v1",
     auth=ApiKey(),
     # The page is made of files of the app; without it they would come from a CDN.

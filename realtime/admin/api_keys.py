@@ -74,6 +74,11 @@ class ApiKeyAdmin(_ApiKeyAdmin):
         ("Use", {"fields": ("beginning", "last_used_at", "created_at")}),
     )
 
+    def get_fieldsets(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
+        """Leave out what a new key does not have yet."""
+        shown = super().get_fieldsets(request, obj)
+        return shown if obj is not None else shown[:1]
+
     @admin.display(description="key", ordering="prefix", empty_value="not made yet")
     def beginning(self, api_key: ApiKey) -> str | None:
         """Return the characters by which people tell keys apart."""

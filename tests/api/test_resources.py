@@ -649,7 +649,8 @@ async def test_a_scope_may_be_for_some_channels(make_key, method):
 async def test_one_namespace_needs_the_scope_too(make_key):
     answer = await Resources(await make_key("history")).get("namespaces/kept")
 
-    problem(answer, 403, "permission-denied", code=103)
+    said = problem(answer, 403, "permission-denied", code=103)
+    assert said["detail"].endswith("lacks the scope namespaces")
 
 
 async def test_scopes_are_looked_at_before_the_body(make_key):

@@ -98,6 +98,13 @@ def test_a_new_key_is_shown_once(admin_client, urls):
         assert row.prefix in later
 
 
+def test_of_a_new_key_nothing_is_shown_that_it_does_not_have_yet(admin_client, urls):
+    page = admin_client.get(urls["apikey_add"]).content.decode()
+
+    assert 'name="scopes"' in page
+    assert "Last used at" not in page
+
+
 def test_changing_a_key_keeps_the_key_itself(admin_client):
     row, _ = ApiKey.create("reports")
     page = reverse("admin:realtime_apikey_change", args=[row.pk])
