@@ -120,7 +120,8 @@ def test_a_regex_that_came_past_the_model_allows_no_name_and_is_told_once(caplog
 
     [record] = caplog.records
     assert repr(pattern) in record.getMessage()
-    assert capfd.readouterr() == ("", "")
+    # RE2 would write lines of its own, past every logger.
+    assert "re2.cc" not in capfd.readouterr().err
 
 
 @pytest.mark.rule("name-private-needs-token")
