@@ -10,7 +10,6 @@ from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.utils.module_loading import import_string
 
 from realtime import conf, token_settings
-from realtime.jwks import check_url
 from realtime.layers import HeliographChannelLayer
 from realtime.redis_client import LAYER_ALIAS, hosts, layer_config
 from realtime.token_keys import UnusableKey, keys_of_settings
@@ -170,12 +169,10 @@ def _check_keys(values: TokenSettings) -> list[CheckMessage]:
         )
         found.append(Error(str(error), hint=hint, id="realtime.E010"))
     try:
-        if values.jwks_url:
-            check_url(values.jwks_url)
-    except ValueError as error:
+        values.check_jwks_url()
+    except ImproperlyConfigured as error:
         hint = "Give an https URL without user and password; http only to this machine."
-        message = f"{values.name('jwks_url')} {error}"
-        found.append(Error(message, hint=hint, id="realtime.E011"))
+        found.append(Error(str(error), hint=hint, id="realtime.E011"))
     if 0 < len(values.hmac_secret.encode()) < SECRET_MIN_BYTES:
         hint = f"Make it {SECRET_MIN_BYTES} random characters or more: openssl rand -hex 32."
         message = f"{values.name('hmac_secret')} is short enough to be guessed"

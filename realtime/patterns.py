@@ -7,8 +7,6 @@ the text alone (docs/decisions/0015).
 
 from typing import Final
 
-import re2
-
 # Compiled, and for what is remembered while matching; a quarter of RE2's own default, which also
 # bounds how long compiling takes: some 50 ms. Sixty-four letters of any alphabet fit.
 _MAX_MEMORY_BYTES: Final = 2 * 2**20
@@ -29,6 +27,8 @@ class Pattern:
         Raises:
             UnusablePattern: It is none of RE2's, or needs more memory than it may.
         """
+        import re2  # here, because most servers have no pattern, and it costs megabytes
+
         options = re2.Options()
         options.max_mem = _MAX_MEMORY_BYTES
         options.never_capture = True  # whether it matches is all that is asked

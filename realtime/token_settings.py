@@ -8,8 +8,11 @@ they have those settings and no other.
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import datetime
+from ipaddress import ip_address
 from typing import Final
+from urllib.parse import SplitResult, urlsplit
 
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from realtime import conf
@@ -94,6 +97,16 @@ class TokenSettings:
             name = self.name("user_id_claim")
             raise ImproperlyConfigured(f"{name} is {claim!r}, which does not say who a user is")
 
+    def check_jwks_url(self) -> None:
+        """Refuse an address over which somebody in between could hand in keys of their own.
+
+        Raises:
+            ImproperlyConfigured: Neither ``https``, nor ``http`` to this machine; with ``DEBUG``
+                any ``http``.
+        """
+        if self.jwks_url and (why := _why_no_keys_from(self.jwks_url)):
+            raise ImproperlyConfigured(f"{self.name('jwks_url')} {why}")
+
     def name(self, setting: str) -> str:
         """Return a setting as it is called in ``settings.REALTIME``."""
         return f"{self.prefix}{setting.upper()}"
@@ -120,3 +133,25 @@ def _under(prefix: str) -> TokenSettings:
     names = [field.name for field in fields(TokenSettings) if field.name != "prefix"]
     given = {name: getattr(values, f"{prefix.lower()}{name}") for name in names}
     return TokenSettings(prefix=prefix, **given)
+
+
+def _why_no_keys_from(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        return f"is no http(s) URL: {error}"
+    if parts.username or parts.password:
+        return "holds a user or a password, which would not be sent"
+    if not parts.hostname or parts.scheme not in ("http", "https") or port == 0:
+        return "is no http(s) URL"
+    if parts.scheme == "http" and not settings.DEBUG and not _is_loopback(parts):
+        return "is not https: whoever stands between could hand in keys of their own"
+    return ""
+
+
+def _is_loopback(parts: SplitResult) -> bool:
+    try:
+        return ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return parts.hostname == "localhost"

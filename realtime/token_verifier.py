@@ -7,16 +7,19 @@ the session's to decide.
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from django.core.exceptions import ImproperlyConfigured
 from jwt import PyJWTError, api_jws
 
-from realtime import jwks, token_settings
-from realtime.jwks import Jwks
+from realtime import token_settings
 from realtime.token_claims import ClaimsReader
 from realtime.token_keys import PUBLIC_ALGORITHMS, Key, UnusableKey, keys_of_settings
 from realtime.token_settings import TokenSettings
 from realtime.tokens import ConnectionClaims, InvalidToken, SubscriptionClaims
+
+if TYPE_CHECKING:
+    from realtime.jwks import Jwks
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +64,10 @@ class _Signatures:
             raise ImproperlyConfigured(str(error)) from error
         self._jwks: Jwks | None = None
         if settings.jwks_url:
-            try:
-                jwks.check_url(settings.jwks_url)
-            except ValueError as error:
-                raise ImproperlyConfigured(f"{settings.name('jwks_url')} {error}") from error
-            self._jwks = Jwks(settings.jwks_url, clock=clock)
+            settings.check_jwks_url()
+            from realtime import jwks  # here, because its HTTP client costs megabytes
+
+            self._jwks = jwks.Jwks(settings.jwks_url, clock=clock)
 
     async def content(self, token: str) -> bytes:
         """Return the claims' bytes: a library's own reading would lose how ``info`` was written."""
