@@ -14,14 +14,15 @@ import asyncio
 import hmac
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from django.core.exceptions import TooManyFieldsSent
 from django.db import Error as DatabaseError
 from django.db import connections
-from django.http import HttpRequest
+from django.http import QueryDict
 from django.utils import timezone
 
 from realtime import conf, services
@@ -89,27 +90,39 @@ def matches(pattern: str, channel: str) -> bool:
     return True
 
 
-async def caller_of(request: HttpRequest, *, takes_query: bool = True) -> Caller | None:
-    """Return who sends a request; None if no accepted key comes with it.
-
-    Source: Centrifugo server API: ``X-API-Key``, else ``Authorization: apikey``; where that was
-    not accepted, ``?api_key=``, if ``takes_query``.
-    """
-    for key in _keys_of(request, takes_query=takes_query):
+async def caller_of(keys: Iterable[str]) -> Caller | None:
+    """Return who holds the first of some keys that is accepted; None if none is."""
+    for key in keys:
         caller = await _holder_of(key)
         if caller is not None:
             return caller
     return None
 
 
-def _keys_of(request: HttpRequest, *, takes_query: bool) -> Iterator[str]:
-    key = request.headers.get("X-API-Key", "")
+def keys_in(headers: Mapping[str, str], *, query: Callable[[], str] | None = None) -> Iterator[str]:
+    """Yield what a request gives for a key, in the order that counts.
+
+    Args:
+        headers: By names in lower case, or in any.
+        query: Gives the query string, where a key may stand in the address.
+    Source: Centrifugo server API: ``X-API-Key``, else ``Authorization: apikey``; where that was
+        not accepted, ``?api_key=``.
+    """
+    key = headers.get("x-api-key", "")
     if not key:
-        scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+        scheme, _, credentials = headers.get("authorization", "").partition(" ")
         key = credentials.strip() if scheme.lower() == "apikey" else ""
-    for given in (key, request.GET.get("api_key", "") if takes_query else ""):
-        if given:
-            yield given
+    if key:
+        yield key
+    if query is not None and (key := _key_in_address(query())):
+        yield key
+
+
+def _key_in_address(query: str) -> str:
+    try:
+        return QueryDict(query).get("api_key", "")
+    except TooManyFieldsSent:
+        return ""
 
 
 async def _holder_of(key: str) -> Caller | None:

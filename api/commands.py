@@ -10,19 +10,23 @@ HTTP status and the error.
 
 ``POST /api`` without a method takes lines of commands and answers with a line for each; a line that
 cannot be read gets error 107 in its place, a method outside the scopes error 103.
+
+``carry_out`` is all of it. The views here bring it what Django read, ``asgi.py`` what came before
+Django.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final, NamedTuple
 
 import msgspec
+from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from api import schemas
-from api.auth import Caller, caller_of
+from api.auth import Caller, caller_of, keys_in
 from api.batch import replies
 from api.methods import METHODS
 from api.results import error_body
@@ -34,10 +38,90 @@ from realtime.protocol.messages import is_absent
 logger = logging.getLogger(__name__)
 
 BATCH: Final = "batch"
+LINES: Final = ""  # the name of no method: a body of lines
+CONTENT_TYPE: Final = "application/json"
 _STATUSES: Final = {102: 404, 104: 404, 107: 400, 108: 400, 112: 416, 113: 409}
 _encode = msgspec.json.Encoder().encode
 
-Answer = Callable[[bytes, Caller], Awaitable[HttpResponse]]
+
+class Unauthorized(Exception):
+    """No accepted key came with the call."""
+
+
+# Whatever of these is raised, nothing has been done: who is told may as well ask again.
+REFUSALS: Final = (Unauthorized, MalformedBody, RequestDataTooBig, PermissionDenied)
+
+
+class Answer(NamedTuple):
+    """An answer to who may ask: JSON, or lines of it."""
+
+    status: int
+    body: bytes
+
+
+async def carry_out(
+    name: str, *, keys: Iterable[str], body: Callable[[], bytes], error_mode: str = ""
+) -> Answer:
+    """Carry out one call and return the answer, of a failure too.
+
+    Args:
+        name: A method, ``BATCH`` or ``LINES``.
+        keys: What came for a key, the first one first.
+        body: Gives the body; asked once, and only for who has a key.
+        error_mode: ``X-Centrifugo-Error-Mode``.
+    Raises:
+        Unauthorized, MalformedBody, RequestDataTooBig, PermissionDenied: It is refused, and
+            nothing was done.
+    """
+    try:
+        caller = await caller_of(keys)
+        if caller is None:
+            raise Unauthorized
+        return Answer(200, await _answers(name)(_bounded(body()), caller))
+    except REFUSALS:
+        raise
+    except ProtocolError as error:
+        return _error_answer(error, error_mode)
+    except Exception:
+        logger.exception("server API: %s failed", name or "a body of lines")
+        return _error_answer(InternalError(), error_mode)
+
+
+def _bounded(body: bytes) -> bytes:
+    limit_bytes = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    # Django looks at Content-Length alone, which a body in chunks does not have.
+    if limit_bytes is not None and len(body) > limit_bytes:
+        raise RequestDataTooBig
+    return body
+
+
+def _error_answer(error: ProtocolError, error_mode: str) -> Answer:
+    body = error_body(error)
+    if error_mode.lower() == "transport" or conf.current().api_errors_as_statuses:
+        return Answer(_STATUSES.get(error.code, 500), _encode(body))
+    return Answer(200, _encode({"error": body}))
+
+
+def _answers(name: str) -> Callable[[bytes, Caller], Awaitable[bytes]]:
+    if name == BATCH:
+        return _answer_batch
+    if name == LINES:
+        return _answer_lines
+    request_type, perform = METHODS[name]
+
+    async def answer(body: bytes, caller: Caller) -> bytes:
+        return _encode({"result": await perform(schemas.decode(body, request_type), caller)})
+
+    return answer
+
+
+async def _answer_batch(body: bytes, caller: Caller) -> bytes:
+    batch = schemas.decode(body, BatchRequest)
+    done = await replies(batch.commands or (), caller, is_parallel=bool(batch.parallel))
+    return _encode({"replies": done})
+
+
+# Views ----------------------------------------------------------------------------------------
 
 
 # Not a browser's page but a holder of an API key calls this: no cookie counts here, so that there
@@ -45,67 +129,42 @@ Answer = Callable[[bytes, Caller], Awaitable[HttpResponse]]
 @csrf_exempt
 async def command(request: HttpRequest, method: str) -> HttpResponse:
     """Carry out one method and answer."""
-    if method == BATCH:
-        return await _respond(request, method, _answer_batch)
-    if method not in METHODS:
+    if method != BATCH and method not in METHODS:
         return HttpResponse(status=404)
-
-    async def answer(body: bytes, caller: Caller) -> HttpResponse:
-        request_type, perform = METHODS[method]
-        return _response({"result": await perform(schemas.decode(body, request_type), caller)})
-
-    return await _respond(request, method, answer)
+    return await _respond(request, method)
 
 
 @csrf_exempt
 async def lines(request: HttpRequest) -> HttpResponse:
     """Carry out the commands of all lines, one after another, and answer with a line for each."""
-    return await _respond(request, "a body of lines", _answer_lines)
+    return await _respond(request, LINES)
 
 
-async def _respond(request: HttpRequest, name: str, answer: Answer) -> HttpResponse:
+async def _respond(request: HttpRequest, name: str) -> HttpResponse:
     if request.method != "POST":
         return HttpResponse(status=405, headers={"Allow": "POST"})
     try:
-        caller = await caller_of(request)
-        if caller is None:
-            return HttpResponse(status=401)
-        return await answer(request.body, caller)
+        status, body = await carry_out(
+            name,
+            keys=keys_in(request.headers, query=lambda: request.META.get("QUERY_STRING", "")),
+            body=lambda: request.body,
+            error_mode=request.headers.get("X-Centrifugo-Error-Mode", ""),
+        )
+    except Unauthorized:
+        return HttpResponse(status=401)
     except MalformedBody:
         return HttpResponse("Bad Request", status=400, content_type="text/plain")
     except RequestDataTooBig:
         return HttpResponse("Payload Too Large", status=413, content_type="text/plain")
     except PermissionDenied:
         return HttpResponse(status=403)
-    except ProtocolError as error:
-        return _error_response(request, error)
-    except Exception:
-        logger.exception("server API: %s failed", name)
-        return _error_response(request, InternalError())
-
-
-def _response(content: object, status: int = 200) -> HttpResponse:
-    return HttpResponse(_encode(content), status=status, content_type="application/json")
-
-
-def _error_response(request: HttpRequest, error: ProtocolError) -> HttpResponse:
-    body = error_body(error)
-    asked = request.headers.get("X-Centrifugo-Error-Mode", "").lower()
-    if asked == "transport" or conf.current().api_errors_as_statuses:
-        return _response(body, _STATUSES.get(error.code, 500))
-    return _response({"error": body})
-
-
-async def _answer_batch(body: bytes, caller: Caller) -> HttpResponse:
-    batch = schemas.decode(body, BatchRequest)
-    done = await replies(batch.commands or (), caller, is_parallel=bool(batch.parallel))
-    return _response({"replies": done})
+    return HttpResponse(body, status=status, content_type=CONTENT_TYPE)
 
 
 # Lines ----------------------------------------------------------------------------------------
 
 
-async def _answer_lines(body: bytes, caller: Caller) -> HttpResponse:
+async def _answer_lines(body: bytes, caller: Caller) -> bytes:
     given = [line for line in body.split(b"\n") if line.strip()]
     if not 0 < len(given) <= COMMANDS_MAX:
         raise MalformedBody(f"{len(given)} lines")
@@ -114,7 +173,7 @@ async def _answer_lines(body: bytes, caller: Caller) -> HttpResponse:
         for reply in await replies(list(map(_command_of, given)), caller)
         for name, content in reply.items()
     ]
-    return HttpResponse(b"".join(line + b"\n" for line in answers), content_type="application/json")
+    return b"".join(line + b"\n" for line in answers)
 
 
 def _command_of(line: bytes) -> BatchCommand | None:

@@ -47,7 +47,7 @@ from realtime.protocol.messages import (
     StreamPosition,
     is_absent,
 )
-from realtime.services import PublishItem, PublishOptions
+from realtime.services import PLAIN, PublishItem, PublishOptions
 
 
 class NotFound(MethodNotFound):
@@ -133,6 +133,14 @@ def _payload(request: PayloadRequest) -> Raw:
 
 
 def _options(request: PayloadRequest) -> PublishOptions:
+    if not (
+        request.skip_history
+        or request.tags
+        or request.idempotency_key
+        or request.version
+        or request.version_epoch
+    ):
+        return PLAIN
     return PublishOptions(
         skip_history=bool(request.skip_history),
         tags=request.tags,

@@ -14,7 +14,7 @@ from msgspec import Struct
 from ninja.params.models import Query
 from ninja.security import APIKeyHeader
 
-from api.auth import Caller, caller_of
+from api.auth import Caller, caller_of, keys_in
 from api.problems import invalid
 
 _P = ParamSpec("_P")
@@ -35,7 +35,7 @@ class ApiKey(APIKeyHeader):
 
     async def authenticate(self, request: HttpRequest, key: str | None) -> Any:
         """Return the holder of the key; ``Authorization: apikey`` will do as well."""
-        return await caller_of(request, takes_query=False)
+        return await caller_of(keys_in(request.headers))
 
 
 def knows_its_query(

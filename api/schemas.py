@@ -5,7 +5,6 @@ Field names are those of the Centrifugo server API. Unknown fields are ignored, 
 """
 
 import re
-from collections.abc import Iterator
 from typing import Annotated, Final, TypeVar
 
 import msgspec
@@ -240,9 +239,7 @@ def decode(body: bytes, expected: type[_Body]) -> _Body:
         raise MalformedBody(str(error), field=_field_of(str(error))) from error
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise MalformedBody(str(error)) from error
-    for name, number in _wide_numbers(request):
-        if number > UINT64_MAX:  # msgspec's own bounds end at 63 bits
-            raise MalformedBody(f"{name} exceeds 64 bits", field=name)
+    _refuse_wide_numbers(request)
     return request
 
 
@@ -255,18 +252,22 @@ def _field_of(reason: str) -> str:
     return named[1] if named is not None else ""
 
 
-def _wide_numbers(request: object) -> Iterator[tuple[str, int]]:
-    """Yield what a request has to say in unsigned numbers of 64 bits, with the fields' names."""
+def _refuse_wide_numbers(request: object) -> None:
+    """Refuse what exceeds 64 bits in the unsigned numbers: msgspec's own bounds end at 63."""
     if isinstance(request, BatchRequest):
         for command in request.commands or ():
-            yield from _wide_numbers(command)
+            _refuse_wide_numbers(command)
     elif isinstance(request, BatchCommand):
         named = request.named_request()
-        yield from _wide_numbers(named[1] if named else None)
-    elif isinstance(request, HistoryRequest):
-        yield "since.offset", (request.since.offset or 0) if request.since else 0
-    elif isinstance(request, SubscribeRequest):
-        since = request.recover_since
-        yield "recover_since.offset", (since.offset or 0) if since else 0
+        _refuse_wide_numbers(named[1] if named else None)
     elif isinstance(request, PayloadRequest | PublicationBody):
-        yield "version", request.version or 0
+        _refuse_wide("version", request.version)
+    elif isinstance(request, HistoryRequest) and request.since:
+        _refuse_wide("since.offset", request.since.offset)
+    elif isinstance(request, SubscribeRequest) and request.recover_since:
+        _refuse_wide("recover_since.offset", request.recover_since.offset)
+
+
+def _refuse_wide(name: str, number: int | None) -> None:
+    if number is not None and number > UINT64_MAX:
+        raise MalformedBody(f"{name} exceeds 64 bits", field=name)

@@ -44,6 +44,7 @@ class PublishOptions:
 
 
 PLAIN = PublishOptions()
+_NOTHING_KEPT = Retention()
 
 
 def prepare(
@@ -57,19 +58,40 @@ def prepare(
     """Return the act that publishes ``data``.
 
     Raises:
+        BadRequest: See ``body_of``.
+    """
+    body = body_of(data, namespace, options=options, info=info)
+    return act_of(channel, body, namespace, options=options)
+
+
+def body_of(
+    data: Raw,
+    namespace: ChannelOptions,
+    *,
+    options: PublishOptions = PLAIN,
+    info: ClientInfo | None = None,
+) -> bytes:
+    """Return what is stored and sent of a publication, the same in every channel of a namespace.
+
+    Raises:
         BadRequest: Empty data, not JSON as every receiver reads it, not of the namespace's
             format, larger than ``publication_max_bytes``, or an option out of bounds.
     """
-    _check_options(options)
-    body = codec.encode_publication(
-        Publication(data=_checked(data, namespace), info=info, tags=options.tags or None)
-    )
+    if options is not PLAIN:
+        _check_options(options)
+    checked = _checked(data, namespace)
+    return codec.encode_publication(Publication(data=checked, info=info, tags=options.tags or None))
+
+
+def act_of(
+    channel: str, body: bytes, namespace: ChannelOptions, *, options: PublishOptions = PLAIN
+) -> Act[Published]:
+    """Return the act that publishes what ``body_of`` gave for the same namespace and options."""
     kept = namespace.has_history and not options.skip_history
-    retention = _retention(namespace) if kept else Retention()
     return acts.publish(
         channel,
         body,
-        retention=retention,
+        retention=_retention(namespace) if kept else _NOTHING_KEPT,
         idempotency_key=options.idempotency_key,
         version=options.version,
         version_epoch=options.version_epoch,
@@ -83,9 +105,10 @@ def _retention(namespace: ChannelOptions) -> Retention:
 def _checked(data: Raw, namespace: ChannelOptions) -> Raw:
     if is_absent(data):
         raise BadRequest("no data")
-    if len(bytes(data)) > conf.current().publication_max_bytes:
+    content = bytes(data)
+    if len(content) > conf.current().publication_max_bytes:
         raise BadRequest(f"data exceeds {conf.current().publication_max_bytes} bytes")
-    payload = codec.payload(data)
+    payload = codec.payload(content)
     if namespace.publication_data_format == "json_object" and not payload.lstrip().startswith(b"{"):
         raise BadRequest("data is not a JSON object")
     return Raw(payload)

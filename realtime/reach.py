@@ -55,14 +55,26 @@ def snapshot() -> Snapshot:
     return _polled.get()
 
 
+def is_served_here() -> bool:
+    """Tell whether the running event loop has an instance: then nothing here asks the database."""
+    return _running_here() is not None
+
+
+def _running_here() -> instance.Instance | None:
+    running = instance.current()
+    if running is not None and running.loop is asyncio.get_running_loop():
+        return running
+    return None
+
+
 async def asnapshot() -> Snapshot:
     """Do what ``snapshot`` does, in a coroutine.
 
     Raises:
         InternalError: The database did not answer in time.
     """
-    running = instance.current()
-    if running is not None and running.loop is asyncio.get_running_loop():
+    running = _running_here()
+    if running is not None:
         if running.snapshot is None:  # it asks by itself, and does not wait
             raise InternalError("the database has not answered yet")
         return running.snapshot
@@ -76,8 +88,8 @@ async def asnapshot() -> Snapshot:
 @asynccontextmanager
 async def servers() -> AsyncIterator[RedisServers]:
     """Give the instance's servers, or ones of its own to a loop that runs no instance."""
-    running = instance.current()
-    if running is not None and running.loop is asyncio.get_running_loop():
+    running = _running_here()
+    if running is not None:
         yield running.servers
         return
     own = RedisServers()

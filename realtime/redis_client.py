@@ -6,6 +6,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ import redis
 import redis.asyncio as aioredis
 from channels_redis.utils import _consistent_hash, decode_hosts
 from django.conf import settings
+from django.core.signals import setting_changed
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
@@ -55,7 +57,21 @@ def name_of_redis(host: dict[str, Any]) -> str:
 
 def group_address(group: str) -> str:
     """Return the Redis channel that the layer carries a group's messages on."""
-    return f"{layer_config().get('prefix', 'asgi')}__group__{group}"
+    return _group_prefix() + group
+
+
+@lru_cache(maxsize=1)
+def _group_prefix() -> str:
+    return f"{layer_config().get('prefix', 'asgi')}__group__"
+
+
+def _forget(*, setting: str, **_: object) -> None:
+    if setting == "CHANNEL_LAYERS":
+        _group_prefix.cache_clear()
+
+
+# Tests override settings; production never sends this signal.
+setting_changed.connect(_forget)
 
 
 def shard_of(group: str, shard_count: int) -> int:
@@ -110,7 +126,8 @@ class RedisServers:
             for host in hosts()
         ]
         self._lanes = [
-            Lane(client, timeout_seconds=self.timeout_seconds) for client in self.clients
+            Lane(client.connection_pool, timeout_seconds=self.timeout_seconds)
+            for client in self.clients
         ]
         self._has_answered = [False] * len(self.clients)
 

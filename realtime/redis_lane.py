@@ -10,9 +10,9 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple, cast
 
-import redis.asyncio as aioredis
-from redis.asyncio.client import Pipeline
-from redis.exceptions import NoScriptError, RedisError
+from hiredis import pack_command
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from realtime.protocol.errors import BrokerUnavailable
 from realtime.redis_act import Act
@@ -35,8 +35,8 @@ class _Call(NamedTuple):
 class Lane:
     """The way to one server."""
 
-    def __init__(self, client: aioredis.Redis, *, timeout_seconds: float) -> None:
-        self._client = client
+    def __init__(self, pool: ConnectionPool, *, timeout_seconds: float) -> None:
+        self._pool = pool
         self._timeout_seconds = timeout_seconds
         self._waiting: deque[_Call] = deque()
         self._workers: set[asyncio.Task[None]] = set()
@@ -120,20 +120,16 @@ class Lane:
     async def _send(self, acts: Sequence[Act[Any]]) -> list[Any]:
         if not acts:
             return []
-        if len(acts) == 1:
-            return [await self._send_one(acts[0])]
-        pipeline = self._client.pipeline(transaction=False)
-        brought: set[str] = set()
-        for act in acts:
-            _put(pipeline, act, brought)
-        return list(await pipeline.execute(raise_on_error=False))
-
-    async def _send_one(self, act: Act[Any]) -> Any:
-        keys = len(act.keys)
+        connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py
         try:
-            return await self._client.evalsha(act.script.sha, keys, *act.keys, *act.args)
-        except NoScriptError:
-            return await self._client.eval(act.script.text, keys, *act.keys, *act.args)
+            await connection.send_packed_command(_packed(acts))
+            answers = [await _answer_from(connection) for _ in acts]
+            if isinstance(answers[0], NoScriptError):  # nothing was sent but this one
+                await connection.send_packed_command(_packed_act(acts[0], brings_script=True))
+                answers = [await _answer_from(connection)]
+            return answers
+        finally:
+            await self._pool.release(connection)
 
     async def close(self) -> None:
         """End the workers; who waits is told that Redis did not answer."""
@@ -146,17 +142,35 @@ class Lane:
         self._waiting.clear()
 
 
-def _put(pipeline: Pipeline, act: Act[Any], brought: set[str]) -> None:
-    """Add an act to a pipeline; the first of each script brings the script itself.
+def _packed(acts: Sequence[Act[Any]]) -> bytes:
+    """Return acts as Redis reads them; of several the first of each script brings the script.
 
     One that Redis does not know would have to be run again after the others, out of order.
     """
-    keys = len(act.keys)
-    if act.script.sha in brought:
-        pipeline.evalsha(act.script.sha, keys, *act.keys, *act.args)
-    else:
+    if len(acts) == 1:
+        return _packed_act(acts[0], brings_script=False)
+    brought: set[str] = set()
+    packed: list[bytes] = []
+    for act in acts:
+        packed.append(_packed_act(act, brings_script=act.script.sha not in brought))
         brought.add(act.script.sha)
-        pipeline.eval(act.script.text, keys, *act.keys, *act.args)
+    return b"".join(packed)
+
+
+def _packed_act(act: Act[Any], *, brings_script: bool) -> bytes:
+    # redis-py packs in Python, which takes as long as all else that is done for a publication.
+    command = ("EVAL", act.script.text) if brings_script else ("EVALSHA", act.script.sha)
+    words: Any = (*command, len(act.keys), *act.keys, *act.args)  # its type is that of one word
+    packed: bytes = pack_command(words)
+    return packed
+
+
+async def _answer_from(connection: AbstractConnection) -> Any:
+    """Read one answer; an error in it is an answer, a connection that breaks is not."""
+    try:
+        return await connection.read_response()
+    except ResponseError as error:
+        return error
 
 
 def _answer(batch: Sequence[_Call], answers: list[Any]) -> None:

@@ -6,6 +6,7 @@ permission is asked here: who calls this is trusted.
 """
 
 import asyncio
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -28,7 +29,6 @@ from realtime.operations import aunsubscribe as aunsubscribe
 from realtime.permissions import check_size
 from realtime.protocol.errors import (
     BadRequest,
-    BrokerUnavailable,
     NotAvailable,
     ProtocolError,
     UnrecoverablePosition,
@@ -40,9 +40,11 @@ from realtime.protocol.messages import (
     StreamPosition,
 )
 from realtime.publishing import IDEMPOTENCY_KEY_MAX_BYTES as IDEMPOTENCY_KEY_MAX_BYTES
-from realtime.publishing import PLAIN, encoded, prepare
+from realtime.publishing import PLAIN as PLAIN
 from realtime.publishing import PublishOptions as PublishOptions
+from realtime.publishing import act_of, body_of, encoded, prepare
 from realtime.reach import asnapshot as asnapshot
+from realtime.reach import is_served_here as is_served_here
 from realtime.reach import snapshot as snapshot
 from realtime.redis_act import Act
 from realtime.registry import ConnectionInfo as ConnectionInfo
@@ -148,22 +150,37 @@ async def apublish_many(items: Sequence[PublishItem]) -> list[StreamPosition | P
     A server gets 1,000 at a time; after a time without an answer it is not asked for the rest, and
     these have ``BrokerUnavailable`` for their outcomes as well.
     """
-    known = await asnapshot()
+    prepared = await _publish_acts(await asnapshot(), items)
+    async with reach.servers() as servers:
+        published = iter(await servers.run_many([act for act in prepared if isinstance(act, Act)]))
     outcomes: list[StreamPosition | ProtocolError] = []
-    prepared: list[tuple[int, Act[Published]]] = []
+    for act in prepared:
+        outcome = next(published) if isinstance(act, Act) else act
+        outcomes.append(outcome.position if isinstance(outcome, Published) else outcome)
+    return outcomes
+
+
+async def _publish_acts(
+    known: Snapshot, items: Sequence[PublishItem]
+) -> list[Act[Published] | ProtocolError]:
+    prepared: list[Act[Published] | ProtocolError] = []
+    last: tuple[object, ...] = ()
+    body = b""
     for index, item in enumerate(items, 1):
         if index % PREPARE_SLICE == 0:
             await asyncio.sleep(0)
         try:
-            prepared.append((len(outcomes), _publish_act(known, item)))
-            outcomes.append(StreamPosition())
+            namespace = _options(known, item.channel)
+            this = (item.data, item.options, namespace)
+            # The same for many channels is checked and encoded once.
+            if not (last and all(map(operator.is_, this, last))):
+                last = ()
+                body = body_of(encoded(item.data), namespace, options=item.options)
+                last = this
+            prepared.append(act_of(item.channel, body, namespace, options=item.options))
         except ProtocolError as error:
-            outcomes.append(error)
-    async with reach.servers() as servers:
-        published = await servers.run_many([act for _, act in prepared])
-    for (index, _), outcome in zip(prepared, published, strict=True):
-        outcomes[index] = outcome if isinstance(outcome, BrokerUnavailable) else outcome.position
-    return outcomes
+            prepared.append(error)
+    return prepared
 
 
 def _publish_act(known: Snapshot, item: PublishItem) -> Act[Published]:

@@ -20,7 +20,9 @@ from realtime.redis_keys import ChannelKeys, of_channel
 
 _HERE = Path(__file__).parent
 _META = _HERE / "meta.lua"
+_PUBLISH = script(_META, _HERE / "publish.lua")
 _EPOCH_LETTERS = 8
+_LETTER_OF_BYTE = (string.ascii_letters * 5)[:256].encode()
 
 
 class Published(NamedTuple):
@@ -46,7 +48,7 @@ def new_epoch() -> str:
 
     Source: Centrifugo client protocol, stream model.
     """
-    return "".join(secrets.choice(string.ascii_letters) for _ in range(_EPOCH_LETTERS))
+    return secrets.token_bytes(_EPOCH_LETTERS).translate(_LETTER_OF_BYTE).decode()
 
 
 def publish(
@@ -67,7 +69,7 @@ def publish(
     settings = conf.current()
     return Act(
         keys.group,
-        script(_META, _HERE / "publish.lua"),
+        _PUBLISH,
         # Without a key of the caller the third one is not used.
         (keys.meta, keys.stream, keys.idempotency_prefix + idempotency_key),
         (

@@ -82,7 +82,10 @@ async def test_anything_else_is_unauthorized(configured, headers):
 
 
 @pytest.mark.rule("api-key-refused-401")
-@pytest.mark.parametrize("query", ["api_key=", "api_key=wrong", "api_key=%00", "api_key=%ED%A0%80"])
+@pytest.mark.parametrize(
+    "query",
+    ["api_key=", "api_key=wrong", "api_key=%00", "api_key=%ED%A0%80", "a=1&" * 1001],
+)
 async def test_a_wrong_key_in_the_address_is_unauthorized(configured, query):
     assert await status(f"/api/publish?{query}") == 401
 

@@ -72,7 +72,7 @@ async def test_pages_together_show_everybody_once(connect):
 
 
 async def test_pages_are_cut_from_more_connections_than_one_slice(engine, connect, monkeypatch):
-    monkeypatch.setattr("realtime.connections.PAGE_SLICE", 2)
+    monkeypatch.setattr("realtime.slices.SLICE_SECONDS", 0)
     everybody = sorted([(await connect()).id for _ in range(5)])
 
     page, _ = await services.aconnections(user="42", after=everybody[0], limit=3)

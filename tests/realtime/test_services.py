@@ -22,7 +22,7 @@ from realtime.protocol.errors import (
     UnrecoverablePosition,
 )
 from realtime.protocol.messages import StreamPosition
-from realtime.services import PublishItem
+from realtime.services import PublishItem, PublishOptions
 from tests.realtime.client import SNAPSHOT
 from tests.realtime.conftest import until
 
@@ -156,7 +156,7 @@ async def test_many_are_published_in_order_each_with_its_outcome(namespaces):
 
 async def test_others_are_served_while_many_publications_are_prepared(namespaces, monkeypatch):
     turns, seen = 0, []
-    prepare = services.prepare
+    act_of = services.act_of
 
     async def turn():
         nonlocal turns
@@ -166,15 +166,53 @@ async def test_others_are_served_while_many_publications_are_prepared(namespaces
 
     def watched(*args, **named):
         seen.append(turns)
-        return prepare(*args, **named)
+        return act_of(*args, **named)
 
-    monkeypatch.setattr(services, "prepare", watched)
+    monkeypatch.setattr(services, "act_of", watched)
     turning = asyncio.create_task(turn())
 
     await services.apublish_many([PublishItem("live:a", 1)] * 1000)
     turning.cancel()
 
     assert max(map(seen.count, seen)) <= services.PREPARE_SLICE
+
+
+async def test_the_same_for_many_channels_is_encoded_once(namespaces, monkeypatch):
+    encoded = []
+    body_of = services.body_of
+
+    def watched(data, namespace, *, options):
+        encoded.append((bytes(data), options.tags))
+        return body_of(data, namespace, options=options)
+
+    monkeypatch.setattr(services, "body_of", watched)
+    data, tagged = msgspec.Raw(b"[]"), PublishOptions(tags={"k": "v"})
+
+    outcomes = await services.apublish_many(
+        [
+            *[PublishItem(f"open:{number}", data) for number in range(100)],
+            PublishItem("live:a", data),
+            PublishItem("object:a", data),
+            PublishItem("object:b", data),
+            PublishItem("open:a", data),
+            PublishItem("open:a", msgspec.Raw(b"[1]")),
+            PublishItem("open:a", msgspec.Raw(b"[1]"), tagged),
+        ]
+    )
+
+    assert [type(each) for each in outcomes] == [
+        *[StreamPosition] * 101,
+        BadRequest,
+        BadRequest,
+        *[StreamPosition] * 3,
+    ]
+    assert encoded == [(b"[]", None)] * 5 + [(b"[1]", None), (b"[1]", {"k": "v"})]
+    result = await services.ahistory("open:a", limit=-1)
+    assert [(bytes(each.data), each.tags) for each in result.publications] == [
+        (b"[]", None),
+        (b"[1]", None),
+        (b"[1]", {"k": "v"}),
+    ]
 
 
 @pytest.mark.parametrize("path", ["say", "say_in_thread", "say_async"])
