@@ -10,6 +10,8 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 from ninja import NinjaAPI
 from ninja.openapi.docs import Swagger
 from ninja.openapi.schema import OpenAPISchema
@@ -25,6 +27,15 @@ _PROBLEM_ANYWHERE: Final = "A problem: 401, 403, 405, 422, 500 or 503."
 Extra = dict[str, Any]
 
 
+class Page(Swagger):
+    """The page of the resources, whether or not ``ninja`` is among the installed apps."""
+
+    def render_page(self, request: HttpRequest, api: NinjaAPI, **parts: Any) -> HttpResponse:
+        """Return the page; its files come from its own host."""
+        options = {**self.settings, "url": self.get_openapi_url(api, parts)}
+        return render(request, "api/docs.html", {"api": api, "options": options})
+
+
 class DescribedApi(NinjaAPI):
     """The resources, with the structs that their descriptions name.
 
@@ -34,8 +45,8 @@ class DescribedApi(NinjaAPI):
     """
 
     def __init__(self, structs: Sequence[type], **options: Any) -> None:
-        # The page is made of files from its own host: no word to a validator elsewhere.
-        docs = Swagger({"validatorUrl": None, "persistAuthorization": False, "deepLinking": False})
+        # No word to a validator elsewhere.
+        docs = Page({"validatorUrl": None, "persistAuthorization": False, "deepLinking": False})
         super().__init__(docs=docs, **options)
         _, components = msgspec.json.schema_components([*structs, Problem], ref_template=_REFERENCE)
         self._components = {name: _described(schema) for name, schema in components.items()}

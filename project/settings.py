@@ -6,6 +6,7 @@ an embedded Valkey and secrets of its own, all under ``VAR_DIR``.
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
@@ -66,7 +67,6 @@ INSTALLED_APPS = [
     "api",
     "dashboard",
     "project",
-    "ninja",  # for the files of the page that describes the API
     "servestatic",
     "django.contrib.admin",
     "django.contrib.auth",
@@ -136,6 +136,14 @@ CHANNEL_LAYERS = {
 
 STATIC_URL = "/static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
+# The files of the page that describes the resources. As an installed app ninja would be loaded by
+# every process, which costs megabytes.
+_ninja = find_spec("ninja")
+assert _ninja is not None, "a requirement"
+STATICFILES_DIRS = [
+    ("ninja", Path(folder) / "static" / "ninja")
+    for folder in _ninja.submodule_search_locations or ()
+]
 # Collected files have hashed names; without them the apps' own folders are served. Who collects
 # them for the first time finds no list of them yet, and has to make it.
 _is_collecting = sys.argv[1:2] == ["collectstatic"]
