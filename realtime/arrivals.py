@@ -6,7 +6,6 @@ channel says where it is, and the fan-out writes.
 
 import asyncio
 import logging
-import random
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final, Protocol
@@ -20,6 +19,7 @@ from realtime.protocol.disconnects import UNSUBSCRIBED_INSUFFICIENT_STATE
 from realtime.protocol.errors import BrokerUnavailable
 from realtime.protocol.messages import StreamPosition
 from realtime.recovery import History
+from realtime.slices import sliced
 from realtime.subscription import Delivery, Subscription
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ REPAIR_PAGE: Final = 300
 RETRY_SECONDS: Final = 0.25
 HELD_MAX_BYTES: Final = 1024 * 1024
 SPREAD_SECONDS: Final = 5.0
-SPREAD_SLICES: Final = 50
+SPREAD_SLICES: Final = 250  # of ten thousand, 40 are ended at once
 SPREAD_AT_ONCE: Final = 100  # so few ask for their history in one moment without harm
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
@@ -234,20 +234,19 @@ class Arrivals:
         told = [each for each in channel.subscriptions if each.is_positioned and each.has_joined]
         for subscription in told:
             subscription.end()
-        random.shuffle(told)
         if len(told) <= SPREAD_AT_ONCE:
-            _end_all(told)
-            return
-        loop = asyncio.get_running_loop()
-        size = -(-len(told) // SPREAD_SLICES)
-        for index in range(0, len(told), size):
-            delay_seconds = SPREAD_SECONDS * index / len(told)
-            loop.call_later(delay_seconds, _end_all, told[index : index + size])
+            for subscription in told:
+                subscription.end_by_server(UNSUBSCRIBED_INSUFFICIENT_STATE)
+        else:
+            self._spawn(_end_spread(told), f"tell {channel.group}")
 
 
-def _end_all(subscriptions: Iterable[Subscription]) -> None:
-    for subscription in subscriptions:
-        subscription.end_by_server(UNSUBSCRIBED_INSUFFICIENT_STATE)
+async def _end_spread(subscriptions: Sequence[Subscription]) -> None:
+    size = -(-len(subscriptions) // SPREAD_SLICES)
+    for start in range(0, len(subscriptions), size):
+        async for subscription in sliced(subscriptions[start : start + size]):
+            subscription.end_by_server(UNSUBSCRIBED_INSUFFICIENT_STATE)
+        await asyncio.sleep(SPREAD_SECONDS / SPREAD_SLICES)
 
 
 def _before_what_is_left(channel: HubChannel, history: History) -> StreamPosition:

@@ -17,6 +17,7 @@ from realtime.protocol.disconnects import (
     BAD_REQUEST,
     INVALID_TOKEN,
     NOT_AVAILABLE,
+    TOO_MANY_REQUESTS,
     Disconnected,
 )
 from realtime.protocol.errors import (
@@ -45,10 +46,18 @@ logger = logging.getLogger(__name__)
 
 
 async def receive(session: Session, frame: str | bytes) -> None:
-    """Handle one incoming message: its commands in order, until one ends the connection."""
+    """Handle one incoming message: its commands in order, until one ends the connection.
+
+    What came in before the client could read of the end is not carried out. Every command counts
+    for ``command_rate``, pongs too.
+    """
+    if session.outbox.closed_with is not None:
+        return
     session.is_busy = True
     try:
         for command in codec.decode_commands(frame):
+            if not session.may_command():
+                raise Disconnected(TOO_MANY_REQUESTS, "more commands than command_rate")
             if _may_run_beside(session, command):
                 await _start_beside(session, command)
                 continue
@@ -99,7 +108,8 @@ async def _start_beside(session: Session, command: Command) -> None:
 
 async def _handle(session: Session, command: Command) -> None:
     if not command.id and command.send is None:
-        _take_pong(session)
+        if not session.take_pong():
+            raise Disconnected(BAD_REQUEST, "a pong without a ping")
         return
     name, run = _known(command)
     if session.is_refused or (name == "connect") is session.is_connected:
@@ -118,27 +128,14 @@ async def _handle(session: Session, command: Command) -> None:
             session.outbox.write(codec.reply_frame(reply))
 
 
-def _take_pong(session: Session) -> None:
-    if not session.unanswered_pings:
-        raise Disconnected(BAD_REQUEST, "a pong without a ping")
-    session.unanswered_pings -= 1
-
-
 def _refuse(session: Session, command: Command, name: str, error: ProtocolError) -> None:
     logger.debug("client %s: %s refused: %s %s", session.client, name, error.code, error)
     session.outbox.write(codec.error_frame(command.id or 0, error))
     if name == "connect":
         session.refuse()
-        logger.info(
-            "connection refused",
-            extra={
-                "client": session.client,
-                "code": error.code,
-                "reason": error.message,
-                # Never of the token itself: which key, claim or channel was not accepted.
-                "detail": str(error)[:200],
-            },
-        )
+        # Never of the token itself: which key, claim or channel was not accepted.
+        detail = {"code": error.code, "reason": error.message, "detail": str(error)[:200]}
+        logger.info("connection refused", extra={"client": session.client, **detail})
 
 
 # Subscriptions ------------------------------------------------------------------------------

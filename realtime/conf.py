@@ -60,7 +60,10 @@ class Settings:
     personal_channel_namespace: str = ""
     allow_anonymous_tokens: bool = True
     connect_includes_time: bool = False
+    connection_limit: int = 0
+    connection_rate: int = 0
     user_connection_limit: int = 0
+    command_rate: int = 0
     command_concurrency_limit: int = 1
     ping_interval_seconds: int = 25
     pong_timeout_seconds: int = 8
@@ -85,12 +88,15 @@ class Settings:
 
 
 # The least value of every number above, told by a system check. 0 is one only where it has a
-# meaning of its own: no limit of a user's connections, no time for the closes of a drain. Below
-# 1024 bytes no `connect` with a token gets through, nor its reply.
+# meaning of its own: no limit of connections or of a rate, no time for the closes of a drain.
+# Below 1024 bytes no `connect` with a token gets through, nor its reply.
 LEAST: Final[Mapping[str, float]] = MappingProxyType(
     {
         "token_ttl_seconds": 1,
+        "connection_limit": 0,
+        "connection_rate": 0,
         "user_connection_limit": 0,
+        "command_rate": 0,
         "command_concurrency_limit": 1,
         "ping_interval_seconds": 1,
         "pong_timeout_seconds": 1,

@@ -79,7 +79,8 @@ async def connect(session: Session, command: Command) -> None:
         "connected",
         extra={"client": session.client, "user": session.user, "sdk": (request.name or "")[:32]},
     )
-    await asyncio.gather(*map(session.subscriptions.announce, openings))
+    if openings:
+        await asyncio.gather(*map(session.subscriptions.announce, openings))
 
 
 async def _credentials(session: Session, request: ConnectRequest) -> ConnectionClaims:

@@ -5,7 +5,6 @@ Owned by the instance. What a connection does at its turn is the session's.
 
 import asyncio
 import heapq
-import itertools
 from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
 
@@ -15,18 +14,29 @@ from realtime import conf
 from realtime.presence import Member
 from realtime.protocol.disconnects import Disconnect
 from realtime.protocol.messages import StreamPosition
+from realtime.slices import sliced
 from realtime.tokens import SubscribeOptions
+from realtime.user_index import UserIndex
 from realtime.wheel import Wheel
 
 TICK_SECONDS: Final = 0.1
 TIMERS_MIN: Final = 1000  # fewer stale ones are not worth sorting out
-PAGE_SLICE: Final = 1000
 
 
 class Connection(Protocol):
-    """What the table asks of a session."""
+    """What the table asks of a session, and what it keeps there.
+
+    Attributes:
+        due_at: When ``check_time`` is to be called, 0 for never; by the loop's clock.
+        timer_at: The time of the one timer that counts for it, 0 if there is none.
+        ping_slot, renewal_slot: Where it stands in the wheels.
+    """
 
     client: str
+    due_at: float
+    timer_at: float
+    ping_slot: int
+    renewal_slot: int
 
     @property
     def user(self) -> str:
@@ -86,8 +96,7 @@ class ConnectionTable:
         self._pong_slots = round(settings.pong_timeout_seconds / TICK_SECONDS)
         self._open: dict[str, Connection] = {}
         self._by_client: dict[str, Connection] = {}
-        self._by_user: dict[str, dict[Connection, None]] = {}
-        self._due: dict[str, float] = {}
+        self._by_user: UserIndex[Connection] = UserIndex()
         self._timers: list[tuple[float, str]] = []
         self.is_empty = asyncio.Event()
         self.is_empty.set()
@@ -112,9 +121,9 @@ class ConnectionTable:
     def identify(self, connection: Connection) -> None:
         """Let a connection be found: it has said who it is."""
         self._by_client[connection.client] = connection
-        self._by_user.setdefault(connection.user, {})[connection] = None
-        self._pings.add(connection)
-        self._renewals.add(connection)
+        self._by_user.add(connection)
+        connection.ping_slot = self._pings.add(connection)
+        connection.renewal_slot = self._renewals.add(connection)
 
     def discard(self, connection: Connection) -> None:
         """Forget a connection, if it is known."""
@@ -125,15 +134,12 @@ class ConnectionTable:
 
     def conceal(self, connection: Connection) -> None:
         """Let a connection be found no more, nor have its turn: it is ending."""
-        self._due.pop(connection.client, None)
+        connection.due_at = 0.0
         if self._by_client.pop(connection.client, None) is None:
             return
-        siblings = self._by_user[connection.user]
-        del siblings[connection]
-        if not siblings:
-            del self._by_user[connection.user]
-        self._pings.discard(connection)
-        self._renewals.discard(connection)
+        self._by_user.discard(connection)
+        self._pings.discard(connection, connection.ping_slot)
+        self._renewals.discard(connection, connection.renewal_slot)
 
     def find(
         self,
@@ -151,7 +157,7 @@ class ConnectionTable:
         if session:
             return []
         named = self._by_client.get(client)
-        found = self._by_user.get(user, ()) if user is not None else [named] if named else []
+        found = self._by_user.of(user) if user is not None else [named] if named else []
         return [
             each
             for each in found
@@ -160,7 +166,7 @@ class ConnectionTable:
 
     def count_of(self, user: str) -> int:
         """Return how many connections a user has here."""
-        return len(self._by_user.get(user, ()))
+        return len(self._by_user.of(user))
 
     async def page(
         self, user: str | None, channel: str, *, after: str, limit: int
@@ -175,51 +181,69 @@ class ConnectionTable:
             after: Only clients behind this one.
             limit: Most to return.
         """
-        found = self._by_client.values() if user is None else self._by_user.get(user, ())
-        left = iter(list(found))
-        first: list[Connection] = []
-        while some := list(itertools.islice(left, PAGE_SLICE)):
-            wanted = (e for e in some if e.client > after and (not channel or e.holds(channel)))
-            first = heapq.nsmallest(limit, itertools.chain(first, wanted), key=_client_of)
-            await asyncio.sleep(0)
-        return first
+        found = self._by_client.values() if user is None else self._by_user.of(user)
+        wanted: list[Connection] = []
+        async for each in sliced(list(found)):
+            if each.client > after and (not channel or each.holds(channel)):
+                wanted.append(each)
+                if len(wanted) >= 2 * limit:
+                    wanted = heapq.nsmallest(limit, wanted, key=_client_of)
+        return heapq.nsmallest(limit, wanted, key=_client_of)
 
     def call_at(self, at: float, connection: Connection) -> None:
         """Ask for ``check_time`` at a time of the loop's clock, instead of what was asked before.
 
-        Only the client's id waits, so that nothing of a closed connection does.
+        Only the client's id waits, so that nothing of a closed connection does; and once, so that
+        a time which is put off again and again costs nothing: it is looked at when its turn comes.
         """
         if connection.client not in self._open:
             return
-        self._due[connection.client] = at
-        heapq.heappush(self._timers, (at, connection.client))
-        if len(self._timers) > TIMERS_MIN and len(self._timers) > 2 * len(self._due):
-            self._timers = [(due_at, client) for client, due_at in self._due.items()]
+        connection.due_at = at
+        if not connection.timer_at or at < connection.timer_at:
+            self._set_timer(connection)
+
+    def _set_timer(self, connection: Connection) -> None:
+        connection.timer_at = connection.due_at
+        heapq.heappush(self._timers, (connection.timer_at, connection.client))
+        if len(self._timers) > TIMERS_MIN and len(self._timers) > 2 * len(self._open):
+            self._timers = [(e.timer_at, e.client) for e in self._open.values() if e.timer_at]
             heapq.heapify(self._timers)
 
     def forget_timer(self, connection: Connection) -> None:
         """Take back what was asked for with ``call_at``."""
-        self._due.pop(connection.client, None)
+        connection.due_at = 0.0
 
-    def tick(self, now: float) -> list[Connection]:
-        """Do what is due for the slice whose turn it is; return whose presence to renew."""
-        for connection in self._pings.turn():
+    async def tick(self, now: float) -> list[Connection]:
+        """Do what is due for the slice whose turn it is; return whose presence to renew.
+
+        Each slice in slices of its own: thousands of tokens may end in the same second.
+        """
+        async for connection in sliced(self._listed(self._pings.turn())):
             connection.ping()
-        for connection in self._pings.behind(self._pong_slots):
+        async for connection in sliced(self._listed(self._pings.behind(self._pong_slots))):
             connection.check_pong()
-        self._call_due(now)
+        async for connection in sliced(self._due(now)):
+            connection.check_time()
         renewed = self._renewals.turn()
-        for connection in renewed:
+        async for connection in sliced(self._listed(renewed)):
             connection.check_subscriptions()
         return renewed
 
-    def _call_due(self, now: float) -> None:
+    def _listed(self, connections: Sequence[Connection]) -> Iterator[Connection]:
+        return (each for each in connections if each.client in self._by_client)
+
+    def _due(self, now: float) -> Iterator[Connection]:
         while self._timers and self._timers[0][0] <= now:
             at, client = heapq.heappop(self._timers)
-            if self._due.get(client) != at:
-                continue  # closed meanwhile, or put off
-            del self._due[client]
-            self._open[client].check_time()
+            connection = self._open.get(client)
+            if connection is None or connection.timer_at != at:
+                continue  # closed meanwhile, or asked for an earlier time
+            connection.timer_at = 0.0
+            if connection.due_at > now:
+                self._set_timer(connection)
+            elif connection.due_at:
+                connection.due_at = 0.0
+                yield connection
 
 
 def _client_of(connection: Connection) -> str:

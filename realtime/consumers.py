@@ -6,6 +6,7 @@ frames to plain ``send``.
 
 import asyncio
 import logging
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -47,6 +48,8 @@ class SendWriter:
     What waits here counts as queued; beyond the outbox's bound the connection is closed as slow.
     """
 
+    closed_with: Disconnect | None = None
+
     def __init__(self, send: Send) -> None:
         self._send = send
         self._queue: deque[tuple[dict[str, Any], int]] = deque()
@@ -55,12 +58,15 @@ class SendWriter:
         self._wake = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name="send frames")
 
-    def write_frame(self, frame: bytes) -> None:
-        """Queue a frame."""
-        # Such as a ping: other servers send their own, and ``send`` has no word for it.
-        if not self._is_closed and not websocket.is_control(frame):
-            text = websocket.payload_of(frame).decode()
-            self._put({"type": "websocket.send", "text": text}, len(frame))
+    def write_frame(self, frame: bytes, limit_bytes: int = sys.maxsize) -> bool:
+        """Queue what is not a control frame; other servers send their own pings."""
+        if self._bytes and self._bytes + len(frame) > limit_bytes:
+            return False
+        for opcode, payload in () if self._is_closed else websocket.split(frame):
+            if opcode == websocket.TEXT:
+                message = {"type": "websocket.send", "text": payload.decode()}
+                self._put(message, len(payload) + websocket.HEAD_MAX_BYTES)
+        return True
 
     def close(self, code: int, reason: str) -> None:
         """Queue the close."""
@@ -109,6 +115,11 @@ class ConnectionConsumer(AsyncWebsocketConsumer):
 
     channel_layer_alias = None
 
+    @classmethod
+    def as_asgi(cls, **initkwargs: Any) -> "ConnectionConsumer":
+        """Return one consumer for all connections: it holds nothing of them."""
+        return cls(**initkwargs)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the connection from handshake to end."""
         message = await receive()
@@ -120,7 +131,18 @@ class ConnectionConsumer(AsyncWebsocketConsumer):
             await _deny(scope, send, refusal)
             return
         await send({"type": "websocket.accept", "subprotocol": subprotocol})
-        await _converse(scope, receive, send)
+        running = await instance.ensure_started()
+        # Outside our server the first connection starts the instance, and is not refused for it.
+        await running.until_prepared(seconds=conf.current().broker_timeout_seconds)
+        given: FrameWriter | None = scope.get("extensions", {}).get(FRAME_WRITER)
+        writer = given or SendWriter(send)
+        outbox = Outbox(writer, limit_bytes=conf.current().queue_max_bytes)
+        session = Session(running, outbox, has_native_pings=_wants_native_pings(scope))
+        address = (scope.get("client") or ["unix"])[0]
+        if given is not None:
+            # A browser's take a kilobyte or two, and the routers hold the scope to its end.
+            scope["headers"].clear()
+        await _converse(session, receive, writer, address)
 
     async def dispatch(self, message: dict[str, Any]) -> None:
         """Nothing is dispatched: ``__call__`` reads by itself."""
@@ -133,39 +155,25 @@ async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
     await _deny(scope, send, Refusal(404, "Not Found"))
 
 
-async def _converse(scope: Scope, receive: Receive, send: Send) -> None:
-    running = await instance.ensure_started()
-    # Outside our server the first connection starts the instance, and must not be refused for it.
-    await running.until_prepared(seconds=conf.current().broker_timeout_seconds)
-    given: FrameWriter | None = scope.get("extensions", {}).get(FRAME_WRITER)
-    own = None if given is not None else SendWriter(send)
-    writer = given or own
-    assert writer is not None
-    outbox = Outbox(writer, limit_bytes=conf.current().queue_max_bytes)
-    session = Session(running, outbox, has_native_pings=_wants_native_pings(scope))
+async def _converse(session: Session, receive: Receive, writer: FrameWriter, address: str) -> None:
+    """Handle what the client sends until the connection is closed, and leave nothing of it."""
     code: int | None = None
     try:
-        if running.is_draining:
+        if session.instance.is_draining:
             session.disconnect(SHUTDOWN)
-        code = await _receive_until_closed(session, receive)
+        while (message := await receive())["type"] != "websocket.disconnect":
+            text = message.get("text")
+            await commands.receive(session, text if text is not None else message["bytes"])
+        code = message.get("code")
     except Exception:
         logger.exception("the conversation with client %s failed", session.client)
         session.disconnect(SERVER_ERROR)
     finally:
-        _log_close(scope, session, outbox.closed_with, code)
-        if own is not None and outbox.closed_with is None:
-            own.stop()
+        closed_with = session.outbox.closed_with
+        _log_close(session, closed_with or writer.closed_with, code, address)
+        if closed_with is None and isinstance(writer, SendWriter):
+            writer.stop()
         await session.end()
-
-
-async def _receive_until_closed(session: Session, receive: Receive) -> int | None:
-    while True:
-        message = await receive()
-        if message["type"] == "websocket.disconnect":
-            code: int | None = message.get("code")
-            return code
-        text = message.get("text")
-        await commands.receive(session, text if text is not None else message["bytes"])
 
 
 def _query(scope: Scope) -> dict[str, list[str]]:
@@ -239,7 +247,7 @@ async def _deny(scope: Scope, send: Send, refusal: Refusal) -> None:
 
 
 def _log_close(
-    scope: Scope, session: Session, closed_with: Disconnect | None, code: int | None
+    session: Session, closed_with: Disconnect | None, code: int | None, address: str
 ) -> None:
     by_server = closed_with is not None
     logger.info(
@@ -250,6 +258,6 @@ def _log_close(
             "code": closed_with.code if closed_with is not None else code,
             "reason": closed_with.reason if closed_with is not None else "",
             "by": "server" if by_server else "client",
-            "address": (scope.get("client") or ["unix"])[0],
+            "address": address,
         },
     )

@@ -6,6 +6,7 @@ What arrives is the business of ``arrivals.py``. Knows nothing of sockets.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Final
@@ -16,11 +17,12 @@ from realtime.hub_channel import HubChannel
 from realtime.layers import LoopLayer
 from realtime.protocol.errors import BrokerUnavailable
 from realtime.protocol.messages import StreamPosition
+from realtime.slices import sliced
 from realtime.subscription import Subscription
 from realtime.tasks import TaskOwner
 from realtime.wheel import Wheel
 
-COMPARE_CHUNK: Final = 500  # so many answer well within the deadline
+COMPARE_CHUNK: Final = 50  # packing and reading more would hold the loop for too long
 CHECK_TICK_SECONDS: Final = 1.0
 CATCH_UP_SECONDS: Final = 1.5
 LEAVE_AFTER_SECONDS: Final = 1.0  # quick resubscribe loops do not reach Redis
@@ -45,15 +47,24 @@ class Hub:
             interval_seconds=check_seconds, tick_seconds=CHECK_TICK_SECONDS
         )
         self._recent_seconds = check_seconds / 8
+        self._cuts: Counter[int] = Counter()  # by shard; also counts when a link is taken up again
         self.channels: dict[str, HubChannel] = {}
         layer.watchers.append(self._on_link)
 
-    def client_counts(self, pattern: str) -> dict[str, int]:
-        """Return how many clients each channel that matches a glob has here; empty matches all."""
+    def client_counts(
+        self, pattern: str, channels: Iterable[HubChannel] | None = None
+    ) -> dict[str, int]:
+        """Return how many clients each channel that matches a glob has here; empty matches all.
+
+        Args:
+            pattern: The glob.
+            channels: Only these; None for all, where there are not too many for one look.
+        """
+        looked_at = self.channels.values() if channels is None else channels
         return {
-            name: len(channel.subscriptions)
-            for name, channel in self.channels.items()
-            if channel.subscriptions and (not pattern or fnmatchcase(name, pattern))
+            channel.name: len(channel.subscriptions)
+            for channel in looked_at
+            if channel.subscriptions and (not pattern or fnmatchcase(channel.name, pattern))
         }
 
     # Joining and leaving ---------------------------------------------------------------------
@@ -69,8 +80,7 @@ class Hub:
         """
         channel = self.channels.get(subscription.channel)
         if channel is None:
-            channel = self.channels[subscription.channel] = HubChannel(subscription.channel)
-            self._checks.add(channel)
+            channel = self._make(subscription.channel)
         channel.subscriptions[subscription] = None
         self._stay(channel)
         try:
@@ -79,7 +89,16 @@ class Hub:
             self.remove(subscription)
             raise
 
+    def _make(self, name: str) -> HubChannel:
+        channel = self.channels[name] = HubChannel(name)
+        channel.shard = self._layer.shard_index(channel.group)
+        channel.compared_at_cut = self._cuts[channel.shard]
+        channel.check_slot = self._checks.add(channel)
+        return channel
+
     async def _prepare(self, channel: HubChannel) -> None:
+        if channel.is_listening and not self._is_suspect(channel):
+            return
         try:
             # Those who came before may fail one after another, each after its own deadline.
             async with asyncio.timeout(conf.current().broker_timeout_seconds):
@@ -89,7 +108,7 @@ class Hub:
         try:
             if not channel.is_listening:
                 await self._listen(channel)
-            if channel.is_suspect:
+            if self._is_suspect(channel):
                 # Not before this instance's own position was compared: it may be the proof that
                 # Redis lost something which the client would not be told of.
                 await self._compare([channel], must_answer=True)
@@ -122,6 +141,18 @@ class Hub:
             or subscription.keeps(delivered.offset)
         )
 
+    def known_position(self, subscription: Subscription) -> StreamPosition | None:
+        """Return from where a joining subscription may begin without a read of the stream.
+
+        The hub's own position, if it is known to be the stream's: nothing behind it has been
+        handed to anybody here, and this subscription will be handed all of it. None if not.
+        """
+        channel = self.channels[subscription.channel]
+        is_known = channel.is_proven and not self._is_suspect(channel) and channel.repair is None
+        if not is_known or channel.position is None:
+            return None
+        return channel.position if self.is_current(subscription, channel.position) else None
+
     async def catch_up(self, name: str, position: StreamPosition) -> None:
         """Follow a freshly read position of another epoch than the hub's own.
 
@@ -141,13 +172,19 @@ class Hub:
         channel = self.channels[name]
         if channel.position is None:
             channel.position = position
+            channel.is_proven = True
 
     def go_live(self, subscription: Subscription, position: StreamPosition | None) -> None:
         """Release a subscription from ``position``, right after its reply was written."""
         channel = self.channels[subscription.channel]
         reached = subscription.release(position)
-        if position is not None and channel.position is None:
+        if position is None:
+            return
+        if channel.position is None:
             channel.position = StreamPosition(reached, position.epoch)
+        # A read that was ahead shows that something is on its way here, or was lost.
+        if position.offset <= channel.position.offset:
+            channel.is_proven = True
 
     def remove(self, subscription: Subscription) -> None:
         """Hand nothing more to a subscription; the last one's channel is left a second later."""
@@ -175,7 +212,7 @@ class Hub:
                 return
             # Forgotten first: whoever joins while the layer is told makes a new channel.
             del self.channels[channel.name]
-            self._checks.discard(channel)
+            self._checks.discard(channel, channel.check_slot)
             if channel.repair is not None:
                 channel.repair.cancel()
             if channel.is_listening:
@@ -184,23 +221,23 @@ class Hub:
     # Comparing with the streams --------------------------------------------------------------
 
     def _on_link(self, shard_index: int, is_up: bool) -> None:
-        affected = [
-            channel
-            for channel in self.channels.values()
-            if self._layer.shard_index(channel.group) == shard_index
-        ]
-        for channel in affected:
-            channel.is_suspect = True
-        if is_up and affected:
-            self._tasks.spawn(self._compare_until_done(affected), "compare after a lost link")
+        # A number in place of a mark on each: there may be many channels, and all are suspect now.
+        self._cuts[shard_index] += 1
+        if is_up:
+            self._tasks.spawn(self._compare_until_done(shard_index), "compare after a lost link")
 
-    async def _compare_until_done(self, channels: Iterable[HubChannel]) -> None:
-        left = [channel for channel in channels if channel.is_suspect]
-        while left:
-            for start in range(0, len(left), COMPARE_CHUNK):
-                await self._compare(left[start : start + COMPARE_CHUNK], must_answer=False)
-            left = [channel for channel in left if channel.is_suspect]
-            if left:
+    def _is_suspect(self, channel: HubChannel) -> bool:
+        """Tell whether the link was down since the channel's position was last compared."""
+        return channel.compared_at_cut != self._cuts[channel.shard]
+
+    async def _compare_until_done(self, shard: int) -> None:
+        while left := [
+            channel
+            async for channel in sliced(list(self.channels.values()))
+            if channel.shard == shard and self._is_suspect(channel)
+        ]:
+            await self._compare_all(left)
+            if any(map(self._is_suspect, left)):
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def check_quiet(self) -> None:
@@ -215,11 +252,15 @@ class Hub:
             for channel in self._checks.turn()
             if channel.position is not None and now - channel.active_at >= self._recent_seconds
         ]
-        for start in range(0, len(quiet), COMPARE_CHUNK):
-            await self._compare(quiet[start : start + COMPARE_CHUNK], must_answer=False)
+        await self._compare_all(quiet)
+
+    async def _compare_all(self, channels: Sequence[HubChannel]) -> None:
+        for start in range(0, len(channels), COMPARE_CHUNK):
+            await self._compare(channels[start : start + COMPARE_CHUNK], must_answer=False)
 
     async def _compare(self, channels: Sequence[HubChannel], *, must_answer: bool) -> None:
         asked = [(each, each.position or StreamPosition()) for each in channels]
+        cuts = self._cuts.copy()
         tops = await self._streams.tops([(each.name, position) for each, position in asked])
         for (channel, position), top in zip(asked, tops, strict=True):
             if isinstance(top, BrokerUnavailable):
@@ -227,7 +268,8 @@ class Hub:
                     raise top
                 continue
             # While the link is down something may be lost at any moment.
-            channel.is_suspect = not self._layer.is_up_for(channel.group)
+            if self._layer.is_up_for(channel.group):
+                channel.compared_at_cut = cuts[channel.shard]
             self._judge(channel, position, top.position)
 
     def _judge(self, channel: HubChannel, asked: StreamPosition, top: StreamPosition) -> None:
@@ -235,12 +277,16 @@ class Hub:
         if channel.repair is not None:
             channel.must_look_again = True
             return
-        if position is None or not channel.has_positioned or position.epoch != asked.epoch:
+        if position is None or position.epoch != asked.epoch:
             return
         # An offset below the one asked with proves loss; below the present one, only haste.
         is_lost = top.epoch != position.epoch or top.offset < asked.offset
-        if is_lost or top.offset > position.offset:
+        if not is_lost and top.offset <= position.offset:
+            return
+        if channel.has_positioned:
             self._arrivals.start_repair(channel)
+        else:
+            channel.is_proven = False  # nobody is to be told; who comes next reads the stream
 
     async def close(self) -> None:
         """End every task; the subscriptions are the sessions' to end."""

@@ -21,18 +21,23 @@ class HubChannel:
         position: The last publication queued for delivery; None before the first is known.
         is_listening: Whether the layer has acknowledged the group.
         active_at: When a publication with an offset was last queued.
-        is_suspect: Whether the link was down since the position was last compared.
+        shard: Which server's link carries its group.
+        compared_at_cut: How often that link had been cut when the position was last compared.
+        is_proven: Whether the position was the stream's own when it was last read or compared.
+        check_slot: Where it stands in the hub's wheel of checks.
         must_look_again: Whether a repair under way is to read once more before it ends.
         held: What arrives while a gap is filled.
     """
 
     __slots__ = (
         "active_at",
+        "check_slot",
+        "compared_at_cut",
         "group",
         "held",
         "held_bytes",
         "is_listening",
-        "is_suspect",
+        "is_proven",
         "leave_timer",
         "lock",
         "must_look_again",
@@ -40,16 +45,20 @@ class HubChannel:
         "position",
         "queue",
         "repair",
+        "shard",
     )
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.shard = 0
+        self.compared_at_cut = 0
         self.group = of_channel(name).group
         self.queue = ChannelQueue()
         self.position: StreamPosition | None = None
         self.is_listening = False
-        self.is_suspect = False
+        self.is_proven = False
         self.must_look_again = False
+        self.check_slot = 0
         self.lock = asyncio.Lock()
         self.leave_timer: asyncio.TimerHandle | None = None
         self.repair: asyncio.Task[None] | None = None

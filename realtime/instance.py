@@ -8,7 +8,6 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable
-from typing import Final
 
 from asgiref.sync import sync_to_async
 from channels.layers import get_channel_layer
@@ -18,29 +17,21 @@ from django.db import close_old_connections
 from realtime import conf, demo, registry, snapshot
 from realtime.broker.broker import Broker
 from realtime.broker.reads import SharedReads
-from realtime.connections import TICK_SECONDS, Connection, ConnectionTable
-from realtime.control import (
-    ControlCommand,
-    ControlReader,
-    DisconnectCommand,
-    RefreshCommand,
-    SubscribeCommand,
-    UnsubscribeCommand,
-)
+from realtime.connections import ConnectionTable
+from realtime.control import ControlReader
 from realtime.hub import CHECK_TICK_SECONDS, Hub
 from realtime.layers import HeliographChannelLayer
 from realtime.presence import Presence
-from realtime.protocol.disconnects import SHUTDOWN, Disconnect
+from realtime.protocol.disconnects import SHUTDOWN
 from realtime.protocol.errors import InternalError
 from realtime.redis_client import RedisServers
 from realtime.report import Report
 from realtime.snapshot import ChannelOptions, Snapshot
 from realtime.tasks import TaskOwner
 from realtime.token_verifier import TokenVerifier
+from realtime.walks import Walks
 
 logger = logging.getLogger(__name__)
-
-SPREAD_SLICE_SECONDS: Final = 0.05
 
 
 class Instance:
@@ -65,6 +56,7 @@ class Instance:
         self.hub = Hub(self.layer, self.broker, check_seconds=settings.position_check_seconds)
         self.connections = ConnectionTable()
         self.tasks = TaskOwner()
+        self.walks = Walks(self.connections, self.presence, self.tasks)
         self.token_verifier = TokenVerifier()
         self.report = Report(
             self.uid, self.servers, self.hub, self.connections, spawn=self.tasks.spawn
@@ -77,7 +69,7 @@ class Instance:
         self._control = ControlReader(
             self.layer,
             self.servers,
-            obey=self._obey,
+            obey=self.walks.obey,
             lose=self._close_everybody,
             notice=self.report.notice,
         )
@@ -133,7 +125,7 @@ class Instance:
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._poll_snapshot(), name="snapshot")
-            tasks.create_task(self._tick(), name="tick")
+            tasks.create_task(self.walks.tick(), name="tick")
             tasks.create_task(self._check_positions(), name="positions")
             tasks.create_task(self._control.run(), name="control")
             tasks.create_task(registry.keep_beating(self.servers, self.uid), name="beat")
@@ -155,19 +147,9 @@ class Instance:
     async def drain(self, *, seconds: float) -> None:
         """Close every connection with 3001, spread over ``seconds``, and wait for their ends."""
         self.is_draining = True
-        await self._spread(SHUTDOWN, seconds)
+        await self.walks.close_all(SHUTDOWN, seconds=seconds)
         async with asyncio.timeout(conf.current().broker_timeout_seconds + 1.0):
             await self.connections.is_empty.wait()
-
-    async def _spread(self, disconnect: Disconnect, seconds: float) -> None:
-        connections = list(self.connections)
-        slices = max(1, round(seconds / SPREAD_SLICE_SECONDS))
-        size = max(1, -(-len(connections) // slices))
-        for start in range(0, len(connections), size):
-            for connection in connections[start : start + size]:
-                connection.disconnect(disconnect)
-            if start + size < len(connections):
-                await asyncio.sleep(SPREAD_SLICE_SECONDS)
 
     # Loops -----------------------------------------------------------------------------------
 
@@ -207,57 +189,14 @@ class Instance:
                 was_failing = True
             await asyncio.sleep(conf.current().snapshot_poll_seconds)
 
-    async def _tick(self) -> None:
-        next_at = self.loop.time()
-        while True:
-            # What a stalled loop missed is not made up for: it would look like silent clients.
-            next_at = max(next_at + TICK_SECONDS, self.loop.time())
-            await asyncio.sleep(next_at - self.loop.time())
-            renewed = self.connections.tick(self.loop.time())
-            if renewed:
-                self.tasks.spawn(self._renew(renewed), "renew presence")
-
-    async def _renew(self, connections: list[Connection]) -> None:
-        entries = [(each, member) for each in connections for member in each.members()]
-        if not entries:
-            return
-        outcomes = await self.presence.renew([member for _, member in entries])
-        failed = sum(outcome is not None for outcome in outcomes)
-        if failed:
-            logger.warning("%d presence entries were not renewed", failed)
-        # Who left meanwhile may have been taken out before the renewal put it back.
-        left = [
-            (member.channel, member.info.client)
-            for connection, member in entries
-            if not connection.holds(member.channel)
-        ]
-        if left:
-            await self.presence.remove_many(left)
-
     async def _check_positions(self) -> None:
         while True:
             await asyncio.sleep(CHECK_TICK_SECONDS)
             await self.hub.check_quiet()
 
-    # Control ---------------------------------------------------------------------------------
-
-    def _obey(self, command: ControlCommand) -> None:
-        kept = command.whitelist if isinstance(command, DisconnectCommand) else ()
-        for connection in self.connections.find(
-            command.user, client=command.client, session=command.session, whitelist=kept
-        ):
-            match command:
-                case DisconnectCommand():
-                    connection.disconnect(Disconnect(command.code, command.reason))
-                case UnsubscribeCommand():
-                    connection.unsubscribe_later(command.channel)
-                case SubscribeCommand():
-                    connection.subscribe_later(command.channel, command.options(), command.since)
-                case RefreshCommand():
-                    connection.refresh_later(command.expire_at, command.info)
-
     def _close_everybody(self) -> None:
-        self.tasks.spawn(self._spread(SHUTDOWN, conf.current().drain_seconds), "close everybody")
+        closing = self.walks.close_all(SHUTDOWN, seconds=conf.current().drain_seconds)
+        self.tasks.spawn(closing, "close everybody")
 
 
 def _load_snapshot(known: Snapshot | None) -> Snapshot:

@@ -6,6 +6,7 @@ plain ASGI ``send``.
 """
 
 import logging
+import sys
 from typing import Protocol
 
 from realtime.protocol import codec
@@ -17,12 +18,24 @@ FRAME_WRITER = "realtime.frames"
 
 
 class FrameWriter(Protocol):
-    """A way to the socket that never waits."""
+    """A way to the socket that never waits.
 
-    def write_frame(self, frame: bytes) -> None:
-        """Send a finished WebSocket frame, or queue what the socket does not take at once.
+    Attributes:
+        closed_with: What the server closed with by itself, for a bound of its own.
+    """
 
-        A frame written after the connection ended is dropped in silence.
+    closed_with: Disconnect | None = None
+
+    def write_frame(self, frame: bytes, limit_bytes: int = sys.maxsize) -> bool:
+        """Send finished WebSocket frames, or queue what the socket does not take at once.
+
+        Frames written after the connection ended are dropped in silence.
+
+        Args:
+            frame: One frame, or several behind one another.
+            limit_bytes: Most that may be queued; anything is accepted onto an empty queue.
+        Returns:
+            Whether there was room; if not, nothing was written.
         """
 
     def close(self, code: int, reason: str) -> None:
@@ -31,9 +44,6 @@ class FrameWriter(Protocol):
         Later frames are dropped. A peer that neither reads nor answers is cut off after a few
         seconds.
         """
-
-    def queued_bytes(self) -> int:
-        """Return how many bytes the socket has not taken yet."""
 
 
 class Outbox:
@@ -52,19 +62,18 @@ class Outbox:
         self.closed_with: Disconnect | None = None
 
     def write(self, frame: bytes) -> None:
-        """Send a frame, or close the connection if its reader is too slow."""
+        """Send a frame, or several joined, or close the connection if its reader is too slow."""
         if self.closed_with is not None:
             return
-        queued_bytes = self._writer.queued_bytes()
-        if queued_bytes and queued_bytes + len(frame) > self._limit_bytes:
-            self.close(SLOW)
-            return
         try:
-            self._writer.write_frame(frame)
+            if self._writer.write_frame(frame, self._limit_bytes):
+                return
         except Exception:
             # One connection's server has failed; the walk over all the others goes on.
             logger.exception("a frame could not be written")
             self.close(WRITE_ERROR)
+        else:
+            self.close(SLOW)
 
     def close(self, disconnect: Disconnect) -> None:
         """Say why, then close; the first reason stands.

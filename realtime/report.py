@@ -7,6 +7,7 @@ and ``operations.py``.
 import logging
 import socket
 import time
+from typing import Final
 
 import msgspec
 
@@ -17,8 +18,11 @@ from realtime.hub import Hub
 from realtime.layers import LayerMessage
 from realtime.protocol.errors import BrokerUnavailable
 from realtime.redis_client import RedisServers
+from realtime.slices import sliced
 
 logger = logging.getLogger(__name__)
+
+CHANNELS_AT_ONCE: Final = 100  # looked at in a tenth of a millisecond
 
 _decode_question = msgspec.json.Decoder(registry.Question).decode
 
@@ -65,13 +69,22 @@ class Report:
     async def _content(self, question: registry.Question) -> object:
         match question.op:
             case "info":
-                return self.info()
+                return await self.info()
             case "channels":
-                return self._hub.client_counts(question.pattern)
+                return await self._channels(question.pattern)
             case "connections":
                 return await self._page(question)
             case _:
                 return None
+
+    async def _channels(self, pattern: str) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        channels = list(self._hub.channels.values())
+        starts = range(0, len(channels), CHANNELS_AT_ONCE)
+        async for start in sliced(starts):
+            part = channels[start : start + CHANNELS_AT_ONCE]
+            counts |= self._hub.client_counts(pattern, part)
+        return counts
 
     async def _page(self, wanted: registry.Question) -> list[registry.ConnectionInfo]:
         page = await self._connections.page(
@@ -82,16 +95,19 @@ class Report:
             for each in page
         ]
 
-    def info(self) -> registry.NodeInfo:
+    async def info(self) -> registry.NodeInfo:
         """Return what the server API shows of this instance."""
-        channels = self._hub.channels.values()
+        subscription_count = channel_count = 0
+        async for channel in sliced(list(self._hub.channels.values())):
+            subscription_count += len(channel.subscriptions)
+            channel_count += bool(channel.subscriptions)
         return registry.NodeInfo(
             uid=self._uid,
             name=f"{socket.gethostname()}_{self._uid[:8]}",
             version=conf.SERVER_VERSION,
             num_clients=len(self._connections),
             num_users=self._connections.user_count,
-            num_subs=sum(len(channel.subscriptions) for channel in channels),
-            num_channels=sum(bool(channel.subscriptions) for channel in channels),
+            num_subs=subscription_count,
+            num_channels=channel_count,
             uptime=int(time.monotonic() - self._started_at),
         )

@@ -30,6 +30,7 @@ from realtime.tokens import ConnectionClaims, SubscribeOptions
 
 REFUSED_CLOSE_SECONDS: Final = 3.0
 EXPIRED_CLOSE_SECONDS: Final = 25.0  # Source: Centrifugo, client.expired_close_delay
+NO_CHANNELS: Final[frozenset[str]] = frozenset()  # one for all, because each takes 216 bytes
 
 
 class Session:
@@ -48,13 +49,15 @@ class Session:
             answer as the protocol says.
         token_channels: The channels that its token subscribed it to.
         places: One for each command that may run beside others; None if none may.
+        due_at, timer_at, ping_slot, renewal_slot: The connection table's.
     """
 
     __slots__ = (
         "__weakref__",
-        "_expires_at",
-        "_stale_at",
+        "_allowed_commands",
+        "_counted_at",
         "client",
+        "due_at",
         "has_native_pings",
         "instance",
         "is_busy",
@@ -62,8 +65,11 @@ class Session:
         "is_refused",
         "lock",
         "outbox",
+        "ping_slot",
         "places",
+        "renewal_slot",
         "subscriptions",
+        "timer_at",
         "token_channels",
         "unanswered_pings",
     )
@@ -83,12 +89,16 @@ class Session:
         self.unanswered_pings = 0
         self.is_busy = False
         self.has_native_pings = has_native_pings
-        self.token_channels: frozenset[str] = frozenset()
-        concurrency = conf.current().command_concurrency_limit
+        self.token_channels = NO_CHANNELS
+        settings = conf.current()
+        concurrency = settings.command_concurrency_limit
         self.places = asyncio.Semaphore(concurrency) if concurrency > 1 else None
-        self._expires_at = 0.0  # of the loop's clock, grace included; 0 for never
+        self._allowed_commands: float = settings.command_rate
+        self._counted_at = 0.0
+        self.due_at = self.timer_at = 0.0
+        self.ping_slot = self.renewal_slot = 0
         instance.connections.open(self)
-        self._call_stale_in(conf.current().stale_close_seconds)
+        self._end_in(settings.stale_close_seconds)
 
     @property
     def caller(self) -> Caller:
@@ -105,9 +115,8 @@ class Session:
     def identify(self, claims: ConnectionClaims) -> None:
         """Take the identity that its token proves."""
         self.subscriptions.caller = self.caller._replace(user=claims.user)
-        self._stale_at = 0.0
         self.is_connected = True
-        self.token_channels = frozenset(claims.subs)
+        self.token_channels = frozenset(claims.subs) if claims.subs else NO_CHANNELS
         self.renew(claims.expire_at, claims.info)
         self.instance.connections.identify(self)
 
@@ -116,33 +125,41 @@ class Session:
         if info is not None:
             self.subscriptions.caller = self.caller._replace(conn_info=info)
         if not expire_at:
-            self._expires_at = 0.0
             self.instance.connections.forget_timer(self)
             return
-        seconds = min(expire_at - time.time(), TTL_MAX_SECONDS) + EXPIRED_CLOSE_SECONDS
-        self._expires_at = self.instance.loop.time() + seconds
-        self.instance.connections.call_at(self._expires_at, self)
+        self._end_in(min(expire_at - time.time(), TTL_MAX_SECONDS) + EXPIRED_CLOSE_SECONDS)
 
     def refuse(self) -> None:
         """Read nothing more; the client has a moment to read why, and to close."""
         self.is_refused = True
         self.subscriptions.begin_no_more()
-        self._expires_at = 0.0
         self.instance.connections.conceal(self)
-        self._call_stale_in(REFUSED_CLOSE_SECONDS)
+        self._end_in(REFUSED_CLOSE_SECONDS)
 
-    def _call_stale_in(self, seconds: float) -> None:
-        self._stale_at = self.instance.loop.time() + seconds
-        self.instance.connections.call_at(self._stale_at, self)
+    def _end_in(self, seconds: float) -> None:
+        self.instance.connections.call_at(self.instance.loop.time() + seconds, self)
 
     async def end(self) -> None:
         """Leave no trace: the connection is closed, whoever closed it."""
-        self._stale_at = self._expires_at = 0.0
         self.instance.connections.conceal(self)
         try:
             await self.subscriptions.close()
         finally:
             self.instance.connections.discard(self)
+
+    def may_command(self) -> bool:
+        """Count one command; tell whether the client may still give it.
+
+        ``command_rate`` come back in a second, and so many at most may come at once.
+        """
+        rate = conf.current().command_rate
+        if not rate:
+            return True
+        now = self.instance.loop.time()
+        regained = (now - self._counted_at) * rate
+        self._allowed_commands = min(self._allowed_commands + regained, rate) - 1
+        self._counted_at = now
+        return self._allowed_commands >= 0
 
     def disconnect(self, disconnect: Disconnect) -> None:
         """Say why, and close."""
@@ -158,6 +175,13 @@ class Session:
         self.unanswered_pings += 1
         self.outbox.write(codec.PING_FRAME)
 
+    def take_pong(self) -> bool:
+        """Note a pong; tell whether one was awaited."""
+        if not self.unanswered_pings:
+            return False
+        self.unanswered_pings -= 1
+        return True
+
     def check_pong(self) -> None:
         """Close the connection if a ping is unanswered, and nothing else is under way.
 
@@ -167,12 +191,11 @@ class Session:
             self.disconnect(NO_PONG)
 
     def check_time(self) -> None:
-        """Close the connection if it was silent too long, was refused, or has expired."""
-        now = self.instance.loop.time()
-        if self._stale_at and now >= self._stale_at:
-            self.disconnect(CONNECTION_CLOSED if self.is_refused else STALE)
-        elif self._expires_at and now >= self._expires_at:
-            self.disconnect(CONNECTION_EXPIRED)
+        """Close the connection: it was silent too long, was refused, or has expired."""
+        if self.is_refused:
+            self.disconnect(CONNECTION_CLOSED)
+        else:
+            self.disconnect(CONNECTION_EXPIRED if self.is_connected else STALE)
 
     def check_subscriptions(self) -> None:
         """End the subscriptions that have expired."""

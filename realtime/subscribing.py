@@ -97,9 +97,10 @@ class Opening:
         self._history: History | None = None
 
     async def run(self) -> SubscribeResult:
-        """Take all steps of this one subscribe; see ``run_all``."""
-        (result,) = await run_all([self])
-        return result
+        """Take all steps of this one subscribe, as ``run_all`` does for several."""
+        await self.begin()
+        # Nothing was awaited since the read was found to fit.
+        return self.result()
 
     async def begin(self) -> None:
         """Listen, be present, and read where the stream is.
@@ -119,10 +120,16 @@ class Opening:
             await self._place_channel()
 
     async def read(self) -> None:
-        """Read the stream until it and what has arrived since fit together; raises as above."""
+        """Find out where the stream is, so that what has arrived since fits; raises as above.
+
+        By reading it, unless nothing is to be recovered and the hub knows.
+        """
         since = self._since()
         name = self.subscription.channel
         hub = self._instance.hub
+        if since is None and (known := hub.known_position(self.subscription)) is not None:
+            self._history = History((), known)
+            return
         for attempt in range(READS_MAX):
             history = await self._read(since)
             if hub.is_current(self.subscription, history.position):
@@ -226,6 +233,8 @@ async def run_all(openings: Sequence[Opening]) -> list[SubscribeResult]:
         ProtocolError: Of the first that failed; 112 if it is to be refused rather than start anew.
         Disconnected: 3010; a stream and what arrived do not fit together.
     """
+    if not openings:
+        return []
     await _at_once([each.begin() for each in openings])
     for _ in range(READS_MAX):
         # While one waited for another, its own channel went on.

@@ -4,9 +4,8 @@ Created by the session, registered in the hub, which hands it every delivery of 
 decides alone whether the delivery is written now, kept for later, or known already.
 """
 
-from collections.abc import Callable
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from msgspec import Raw
 
@@ -37,6 +36,20 @@ class State(Enum):
     ENDED = "ended"
 
 
+class Outbox(Protocol):
+    """Where a connection's frames go."""
+
+    def write(self, frame: bytes) -> None:
+        """Send a finished frame, or several joined."""
+
+
+class Holder(Protocol):
+    """Who made a subscription, and ends it."""
+
+    def end(self, subscription: "Subscription", unsubscribe: Unsubscribe) -> None:
+        """End it and tell the client why."""
+
+
 class Subscription:
     """A subscription; it holds no position of its own once it is live.
 
@@ -49,8 +62,8 @@ class Subscription:
     __slots__ = (
         "_buffer",
         "_buffer_bytes",
-        "_end",
         "_guard",
+        "_holder",
         "chan_info",
         "channel",
         "expire_at",
@@ -59,24 +72,24 @@ class Subscription:
         "is_live",
         "is_positioned",
         "is_server_side",
+        "outbox",
         "sends_join_leave",
         "state",
         "wants_join_leave",
-        "write",
     )
 
     def __init__(
         self,
         channel: str,
         *,
-        write: Callable[[bytes], None],
-        end: Callable[["Subscription", Unsubscribe], None],
+        outbox: Outbox,
+        holder: Holder,
         is_positioned: bool = False,
         wants_join_leave: bool = False,
         is_server_side: bool = False,
     ) -> None:
         self.channel = channel
-        self.write = write
+        self.outbox = outbox
         self.is_positioned = is_positioned
         self.wants_join_leave = wants_join_leave
         self.is_server_side = is_server_side
@@ -87,7 +100,7 @@ class Subscription:
         self.state = State.JOINING
         self.is_live = False
         self.has_overflowed = False
-        self._end = end
+        self._holder = holder
         self._buffer: list[Delivery] | None = []
         self._buffer_bytes = 0
         self._guard = 0
@@ -95,7 +108,7 @@ class Subscription:
     def hand(self, delivery: Delivery) -> None:
         """Take one delivery, in the channel's order."""
         if self.is_live:
-            self.write(delivery.frame)
+            self.outbox.write(delivery.frame)
         elif self.state is State.JOINING:
             self._keep(delivery)
         elif self.state is State.GUARDED and (
@@ -103,7 +116,7 @@ class Subscription:
         ):
             if delivery.offset:
                 self._become_live()
-            self.write(delivery.frame)
+            self.outbox.write(delivery.frame)
 
     def _keep(self, delivery: Delivery) -> None:
         assert self._buffer is not None
@@ -150,7 +163,7 @@ class Subscription:
     @property
     def has_joined(self) -> bool:
         """Whether the client was told that it is subscribed, and nothing of an end."""
-        return self.state in (State.GUARDED, State.LIVE)
+        return self.is_live or self.state is State.GUARDED
 
     def release(self, position: StreamPosition | None) -> int:
         """Go on from ``position``, which the reply told the client; return the offset reached.
@@ -161,10 +174,10 @@ class Subscription:
         reached = position.offset if position is not None else 0
         for delivery in kept:
             if position is None or delivery.offset == 0:
-                self.write(delivery.frame)
+                self.outbox.write(delivery.frame)
             elif delivery.offset > reached:
                 reached = delivery.offset
-                self.write(delivery.frame)
+                self.outbox.write(delivery.frame)
         self._guard = reached
         if position is None:
             self._become_live()
@@ -184,4 +197,4 @@ class Subscription:
 
     def end_by_server(self, unsubscribe: Unsubscribe) -> None:
         """Ask the session to end this subscription and tell the client why."""
-        self._end(self, unsubscribe)
+        self._holder.end(self, unsubscribe)

@@ -6,6 +6,7 @@ client's commands, the server API and the hub's verdicts come one after another.
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
@@ -98,9 +99,9 @@ class Subscriptions:
     ) -> Opening:
         """Return the steps that lead to a subscription, none of them taken."""
         subscription = Subscription(
-            channel,
-            write=self._outbox.write,
-            end=self.end,
+            sys.intern(channel),  # one text for everybody subscribed to it
+            outbox=self._outbox,
+            holder=self,
             is_positioned=granted.is_positioned,
             wants_join_leave=granted.wants_join_leave,
             is_server_side=is_server_side,

@@ -5,7 +5,6 @@ connections cost nothing between their turns.
 """
 
 import random
-from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -21,27 +20,18 @@ class Wheel(Generic[T]):
     def __init__(self, *, interval_seconds: float, tick_seconds: float) -> None:
         self.slot_count = max(2, round(interval_seconds / tick_seconds))
         self._slots: list[dict[T, None]] = [{} for _ in range(self.slot_count)]
-        self._slot_of: dict[T, int] = {}
         self._now = 0
 
-    def __len__(self) -> int:
-        return len(self._slot_of)
-
-    def __iter__(self) -> Iterator[T]:
-        return iter(self._slot_of)
-
-    def add(self, item: T) -> None:
-        """Give an item its slot."""
+    def add(self, item: T) -> int:
+        """Give an item its slot, and return which, for ``discard``."""
         delay = random.randrange(self.slot_count // 2, self.slot_count)
         slot = (self._now + max(1, delay)) % self.slot_count
-        self._slot_of[item] = slot
         self._slots[slot][item] = None
+        return slot
 
-    def discard(self, item: T) -> None:
-        """Take an item out, if it is in."""
-        slot = self._slot_of.pop(item, None)
-        if slot is not None:
-            del self._slots[slot][item]
+    def discard(self, item: T, slot: int) -> None:
+        """Take an item out of its slot, if it is in."""
+        self._slots[slot].pop(item, None)
 
     def turn(self) -> list[T]:
         """Go on to the next slot and return whose turn it is."""

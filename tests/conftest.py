@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.test import override_settings
 
 from tests.support.databases import FilledPostgres, FilledSqlite
 from tests.support.postgres import Postgres
@@ -23,6 +24,21 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
             if isinstance(value, Deployment):
                 report.sections.append(("servers", value.log_tails()))
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_settings() -> Iterator[None]:
+    """Spare the tests of this process what each would pay for and none asks for.
+
+    The first request of every test client would look at all static files, and a password is made
+    slow to guess. Servers that tests start do both.
+    """
+    with override_settings(
+        SERVESTATIC_USE_FINDERS=False,
+        SERVESTATIC_USE_STATIC_ROOT=False,
+        PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"],
+    ):
+        yield
 
 
 @pytest.fixture(scope="session")

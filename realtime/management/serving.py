@@ -28,7 +28,10 @@ EXIT_USAGE: Final = 2
 EXIT_NOT_READY: Final = 3
 PORT_MAX: Final = 65535
 END_MARGIN_SECONDS: Final = 10.0  # beyond its drain, before a process that ends is killed
+OPEN_FILES_WANTED: Final = 10_000
+OWN_FILES: Final = 64  # of a process that serves: stores, listening socket, event loop, threads
 _OPEN_FILES: Final = 1024 * 1024
+_HANG_UP_SECONDS: Final = 0.05
 
 
 class ServingCommand(BaseCommand):
@@ -89,12 +92,20 @@ def serve_here(
     host: str | None = None,
     port: int | None = None,
     fd: int | None = None,
+    is_supervised: bool = False,
 ) -> int:
     """Run the server in this process until a signal; return its exit code."""
     # Not at the top: it makes Twisted's event loop, which a supervisor has no use for.
     from realtime.server.server import run
 
-    return run(get_default_application(), host=host, port=port, fd=fd, on_ready=on_ready)
+    return run(
+        get_default_application(),
+        host=host,
+        port=port,
+        fd=fd,
+        is_supervised=is_supervised,
+        on_ready=on_ready,
+    )
 
 
 def check_range(value: int, source: str, *, largest: int | None = None) -> None:
@@ -132,12 +143,58 @@ def uses_embedded_valkey() -> bool:
     return addresses == [embedded.address(var_dir())]
 
 
-def raise_open_files_limit() -> None:
-    """Let this process and its children hold as many sockets as the system allows."""
+def raise_open_files_limit() -> int:
+    """Let this process and its children hold as many sockets as the system allows; say how many."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return _OPEN_FILES if soft == resource.RLIM_INFINITY else soft
+
+
+def warnings_of_open_files(limit: int, *, connection_limit: int) -> list[str]:
+    """Return what a person should know of the limit of open files: a connection is one.
+
+    Args:
+        limit: Most files that a server process may have open.
+        connection_limit: ``conf.connection_limit``; 0 for none.
+    """
+    found: list[str] = []
+    if limit < OPEN_FILES_WANTED:
+        found.append(
+            f"a process may have {limit} open files, and each connection is one: raise the hard "
+            "limit (ulimit -Hn 65536, LimitNOFILE=65536 in systemd, ulimits in docker compose)"
+        )
+    room = max(0, limit - OWN_FILES)
+    if connection_limit > room:
+        found.append(
+            f"CONNECTION_LIMIT is {connection_limit}, but the limit of open files ends at about "
+            f"{room} connections: beyond it they are cut off instead of answered with 503"
+        )
+    return found
+
+
+def has_terminal() -> bool:
+    """Tell whether this process has a controlling terminal."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+def hang_up_of_terminal() -> Callable[[], bool]:
+    """Return what tells at a SIGHUP whether the terminal that is here now has hung up."""
+    had_terminal = has_terminal()
+
+    def has_hung_up() -> bool:
+        if not had_terminal:
+            return False
+        time.sleep(_HANG_UP_SECONDS)  # the system may send the signal a moment before
+        return not has_terminal()
+
+    return has_hung_up
 
 
 def _interrupt_on_signals(*, deaf_seconds: float = 0.0) -> None:

@@ -48,6 +48,7 @@ CHANNEL_LIMIT = Disconnect(3505, "channel limit")
 INAPPROPRIATE_PROTOCOL = Disconnect(3506, "inappropriate protocol")
 PERMISSION_DENIED = Disconnect(3507, "permission denied")
 NOT_AVAILABLE = Disconnect(3508, "not available")
+INVALID_TEXT = Disconnect(1007, "invalid UTF-8")  # RFC 6455, as the next one
 MESSAGE_TOO_BIG = Disconnect(1009, "message too big")  # RFC 6455, not a Centrifugo code
 
 UNSUBSCRIBED_BY_SERVER = Unsubscribe(2000, "server unsubscribe")

@@ -4,21 +4,27 @@ Built by the server's factory, one per socket. Offers itself to the application 
 ``FrameWriter`` of ``outbox.py``; everything a stock consumer sends takes the same way.
 """
 
+import asyncio
 import logging
+import sys
+import time
 from typing import Any, Final
 
 from autobahn.twisted.websocket import ConnectionDeny
-from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol
+from daphne.ws_protocol import WebSocketFactory
+from twisted.internet import defer
 from twisted.internet.tcp import Connection as TcpConnection
 
 from realtime import conf
 from realtime.outbox import FRAME_WRITER
 from realtime.protocol import websocket
-from realtime.protocol.disconnects import MESSAGE_TOO_BIG, SLOW, TOO_MANY_REQUESTS
+from realtime.protocol.disconnects import INVALID_TEXT, MESSAGE_TOO_BIG, SLOW, Disconnect
+from realtime.server import handshake
+from realtime.server.incoming import Incoming
+from realtime.server.lean_protocol import OPEN, LeanProtocol
 
 logger = logging.getLogger(__name__)
 
-INCOMING_MESSAGES_MAX: Final = 256
 CLOSE_HANDSHAKE_SECONDS: Final = 3.0
 DENIAL: Final = "websocket.http.response"
 
@@ -32,44 +38,39 @@ def direct_writes_work() -> bool:
     return all(hasattr(TcpConnection, name) for name in names)
 
 
-class FrameProtocol(WebSocketProtocol):
+class FrameProtocol(LeanProtocol):
     """One WebSocket connection."""
 
-    writes_directly = True  # the server sets it from ``direct_writes_work``
+    writes_directly = True  # ``prepare`` sets it from ``direct_writes_work``
     _has_denied = False
     _denial_status = 403
 
     # Way out: FrameWriter ---------------------------------------------------------------------
 
-    def write_frame(self, frame: bytes) -> None:
-        """Send a finished frame at once if nothing waits before it, else queue it.
+    def write_frame(self, frame: bytes, limit_bytes: int = sys.maxsize) -> bool:
+        """Send finished frames at once if nothing waits before them, else queue them.
 
         Twisted's own way costs two ``epoll_ctl`` calls and a turn of the loop for every frame.
         """
-        if self.state != self.STATE_OPEN:
-            return
+        if self.state != OPEN:
+            return True
         transport = self.transport
-        if self.writes_directly and self._is_clear(transport):
+        if self.writes_directly and not (transport._tempDataLen or transport.dataBuffer):
             try:
                 sent_bytes = transport.socket.send(frame)
             except BlockingIOError:
                 sent_bytes = 0
             except OSError:
                 transport.abortConnection()
-                return
-            if sent_bytes == len(frame):
-                return
-            frame = frame[sent_bytes:]
+                return True
+            if sent_bytes != len(frame):
+                transport.write(frame[sent_bytes:])
+            return True
+        queued_bytes = self.queued_bytes()
+        if queued_bytes and queued_bytes + len(frame) > limit_bytes:
+            return False
         transport.write(frame)
-
-    @staticmethod
-    def _is_clear(transport: Any) -> bool:
-        return not (
-            transport.dataBuffer
-            or transport._tempDataBuffer
-            or transport.disconnecting
-            or not transport.connected
-        )
+        return True
 
     def queued_bytes(self) -> int:
         """Return how many bytes wait for the socket."""
@@ -85,26 +86,79 @@ class FrameProtocol(WebSocketProtocol):
 
         Autobahn's ``sendClose`` refuses codes such as 1009, and Daphne passes no reason on.
         """
-        if self.state == self.STATE_OPEN:
+        if self.state == OPEN:
             self.sendCloseFrame(code, websocket.reason_bytes(reason))
+
+    def onCloseHandshakeTimeout(self) -> None:
+        """Cut off a peer that does not answer; what it has not read yet stays readable for it.
+
+        Autobahn always resets the connection, which takes that from it.
+        """
+        if self.queued_bytes():
+            super().onCloseHandshakeTimeout()
+        else:
+            self.closeHandshakeTimeoutCall = None
+            self.dropConnection(abort=False)
+
+    @property
+    def closed_with(self) -> Disconnect | None:
+        """What this side closed with, None if the client came first."""
+        if not self.closedByMe:
+            return None
+        return Disconnect(self.localCloseCode or 1005, (self.localCloseReason or b"").decode())
+
+    def sendCloseFrame(
+        self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False
+    ) -> None:
+        """Close, and read on, so that the answer is seen behind what nobody will handle."""
+        super().sendCloseFrame(code, reasonUtf8, isReply)
+        self.incoming.resume()
+
+    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
+        """Write what Autobahn has framed, as it is."""
+        self.transport.write(data)
 
     # Way in -----------------------------------------------------------------------------------
 
     def onConnect(self, request: Any) -> Any:
-        """Refuse while the server drains, else as Daphne."""
-        if self.factory.server_class.is_draining:
-            raise ConnectionDeny(503, "Service Unavailable")
-        # Daphne would answer 500 with Python's words, and log a traceback for any stranger.
-        if not request.headers.get("sec-websocket-protocol", "").isascii():
-            raise ConnectionDeny(400, "Bad Request")
-        return super().onConnect(request)
+        """Start the application of a connection, or refuse it."""
+        server = self.factory.server_class
+        refusal = server.admission.refusal() or handshake.refusal(request)
+        if refusal is not None:
+            raise ConnectionDeny(*refusal)
+        self.server = server
+        self.socket_opened = time.time()
+        server.protocol_connected(self)
+        scope = handshake.scope_of(self, request)
+        scope["extensions"] = extensions_of(self)
+        self.client_addr = scope["client"]
+        self.incoming = Incoming(self.transport)
+        self.incoming.put({"type": "websocket.connect"})
+        self.handshake_deferred = defer.Deferred()
+        application = server.application(scope, self.incoming.get, self.send)
+        server.connections[self]["application_instance"] = asyncio.get_running_loop().create_task(
+            application, name="websocket"
+        )
+        return self.handshake_deferred
+
+    def onOpen(self) -> None:
+        """Choose the way out; the application has accepted, and knows."""
+        if not isinstance(self.transport, TcpConnection):
+            self.writes_directly = False
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        """Pass a message on, unless the application is too far behind."""
-        if self.application_queue.qsize() >= INCOMING_MESSAGES_MAX:
-            self.close(*TOO_MANY_REQUESTS)
+        """Queue a message for the application; what follows our close is nobody's."""
+        if self.state != OPEN:
             return
-        super().onMessage(payload, isBinary)
+        if isBinary:
+            self.incoming.put({"type": "websocket.receive", "bytes": payload})
+            return
+        try:
+            text = payload.decode()
+        except UnicodeDecodeError:
+            self.close(*INVALID_TEXT)
+        else:
+            self.incoming.put({"type": "websocket.receive", "text": text})
 
     def _max_message_size_exceeded(self, msg_size: int, max_msg_size: int, reason: str) -> None:
         logger.warning("an incoming message is too big: %s", reason)
@@ -113,14 +167,19 @@ class FrameProtocol(WebSocketProtocol):
         self.close(*MESSAGE_TOO_BIG)
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
-        """Tell the application, as Daphne; a handshake that failed early was never known to it.
-
-        Daphne's would raise for those, and Autobahn then never forgets the connection.
-        """
+        """Tell the application; a handshake that failed early was never known to it."""
+        self.forget_http()
         if hasattr(self, "server") and self in self.server.connections:
-            super().onClose(wasClean, code, reason)
+            self.server.protocol_disconnected(self)
+            self.incoming.put({"type": "websocket.disconnect", "code": code})
 
     # What the application says ----------------------------------------------------------------
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """Do what an ASGI message says, unless the connection is gone."""
+        details = self.server.connections.get(self)
+        if details is not None and "disconnected" not in details:
+            self.handle_reply(message)
 
     def handle_reply(self, message: dict[str, Any]) -> None:
         """Do what an ASGI message says; with headers, close reasons and denials."""
@@ -154,10 +213,9 @@ class FrameProtocol(WebSocketProtocol):
         text = message.get("text")
         opcode = websocket.TEXT if text is not None else websocket.BINARY
         payload = text.encode() if text is not None else message["bytes"]
-        if self.queued_bytes() > conf.current().queue_max_bytes:
+        frame = websocket.frame(payload, opcode)
+        if not self.write_frame(frame, conf.current().queue_max_bytes):
             self.close(*SLOW)
-            return
-        self.write_frame(websocket.frame(payload, opcode))
 
     def _deny(self, reason: str) -> None:
         self._has_denied = True
@@ -176,10 +234,30 @@ class FrameProtocol(WebSocketProtocol):
             self.serverReject()
 
 
-class FrameFactory(WebSocketFactory):
-    """Makes the protocols of one server."""
-
-    protocol = FrameProtocol
+def prepare(factory: WebSocketFactory) -> None:
+    """Let Daphne's factory make lean connections, with its configuration in their class."""
+    writes_directly = direct_writes_work()
+    if not writes_directly:
+        logger.warning("Twisted's transport has changed: frames take the slow way")
+    factory.setProtocolOptions(
+        allowNullOrigin=True,  # the consumer decides, and says why
+        failByDrop=False,  # so that a message that is too big is answered by 1009
+        closeHandshakeTimeout=CLOSE_HANDSHAKE_SECONDS,
+        openHandshakeTimeout=0,  # Daphne hands whole requests over; the answer: check_timeouts
+        autoPingInterval=0,
+        utf8validateIncoming=False,
+    )
+    configuration = {name: getattr(factory, name) for name in FrameProtocol.CONFIG_ATTRS}
+    accept = configuration["perMessageCompressionAccept"]
+    factory.protocol = type(
+        FrameProtocol.__name__,
+        (FrameProtocol,),
+        {
+            **configuration,
+            "perMessageCompressionAccept": staticmethod(accept),
+            "writes_directly": writes_directly,
+        },
+    )
 
 
 def extensions_of(protocol: FrameProtocol) -> dict[str, Any]:

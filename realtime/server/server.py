@@ -14,39 +14,59 @@ from typing import Any, Final
 
 from daphne.http_protocol import WebRequest
 from daphne.server import Server
-from daphne.ws_protocol import WebSocketFactory
+from daphne.ws_protocol import WebSocketProtocol
 from django.conf import settings
 from twisted.internet import defer, reactor
 
-from realtime import conf, instance
+from realtime import conf, instance, services
+from realtime.protocol.disconnects import SHUTDOWN
 from realtime.protocol.errors import BrokerUnavailable
-from realtime.server.protocol import (
-    CLOSE_HANDSHAKE_SECONDS,
-    FrameFactory,
-    FrameProtocol,
-    direct_writes_work,
-    extensions_of,
-)
+from realtime.server import garbage, listening
+from realtime.server.admission import Admission
+from realtime.server.child import LEAVE
+from realtime.server.http_channel import DeadlineChannel
+from realtime.server.listening import QUEUE_MAX, SETTLE_SECONDS, Queue
+from realtime.server.protocol import prepare
 from realtime.server.supervisor import ECHO_SECONDS
+from realtime.server.upkeep import SLICES, Upkeep
 
 logger = logging.getLogger(__name__)
 
-BACKLOG: Final = 4096
 PREPARE_SECONDS: Final = 1.0
 HANDSHAKE_SECONDS: Final = 5
 HTTP_TIMEOUT_SECONDS: Final = 120
 ANSWERS_SECONDS: Final = 5.0
-SETTLE_SECONDS: Final = 0.1
+LOOK_SECONDS: Final = 1.0
+READY_POLL_SECONDS: Final = 0.1
 EXIT_FAILED: Final = 1
 EXIT_AT_ONCE: Final = 130
 
 
 class HeliographServer(Server):
-    """The server of one process."""
+    """The server of one process.
 
-    def __init__(self, application: Any, endpoints: list[str], *, on_ready: Callable[[], None]):
+    Args:
+        on_ready: Called once connections are accepted and ``/ready`` is good.
+        queue: Whose the queue of the listening socket is.
+    Attributes:
+        sockets: The open WebSockets, those included whose handshake waits for the application.
+        admission: Says whether one more may be opened.
+    """
+
+    def __init__(
+        self,
+        application: Any,
+        endpoints: list[str],
+        *,
+        on_ready: Callable[[], None],
+        queue: Queue = Queue.OWN,
+    ):
         self.exit_code = 0
-        self.is_draining = False
+        self.sockets: set[WebSocketProtocol] = set()
+        self.admission = Admission(self.sockets)
+        self._requests: set[WebRequest] = set()
+        self._queue = queue
+        self._ports: list[Any] = []
         self._told_at = 0.0
         self._on_ready = on_ready
         self._request_ended = asyncio.Event()
@@ -73,6 +93,11 @@ class HeliographServer(Server):
         loop: asyncio.AbstractEventLoop = reactor._asyncioEventloop
         return loop
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether it takes nothing new, because it is about to end."""
+        return self.admission.is_draining
+
     # Start ------------------------------------------------------------------------------------
 
     def run(self) -> None:
@@ -88,32 +113,33 @@ class HeliographServer(Server):
 
     def _make_ready(self) -> None:
         """Called by Daphne once its factories exist, before the reactor runs."""
-        FrameProtocol.writes_directly = direct_writes_work()
-        if not FrameProtocol.writes_directly:
-            logger.warning("Twisted's transport has changed: frames take the slow way")
-        self._use_own_protocol(self.ws_factory)
+        prepare(self.ws_factory)
+        self.http_factory.protocol = DeadlineChannel
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, self._on_signal)
-        self.loop.call_soon(self._on_ready)
-
-    def _use_own_protocol(self, factory: WebSocketFactory) -> None:
-        factory.protocol = FrameFactory.protocol
-        factory.setProtocolOptions(
-            failByDrop=False,  # so that a message that is too big is answered by 1009
-            closeHandshakeTimeout=CLOSE_HANDSHAKE_SECONDS,
-            autoPingInterval=0,
+        if self._queue is Queue.OF_SUPERVISOR:
+            self.loop.add_signal_handler(LEAVE, self._leave)
+        self._upkeep = Upkeep(
+            self.connections,
+            close_seconds=lambda: self.application_close_timeout,
+            stop=self.stop,
         )
+        self._telling = self.loop.create_task(self._tell_when_ready(), name="tell when ready")
+        garbage.begin()
 
-    def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
-        """Start the application of a connection, with what it offers beyond plain ASGI."""
-        if scope["type"] == "websocket":
-            scope["extensions"] = extensions_of(protocol)
-        return super().create_application(protocol, scope)
+    async def _tell_when_ready(self) -> None:
+        """Say it once this process can serve: another one may be ended for it then."""
+        while True:
+            checks = await services.areadiness()
+            if all(state == "ok" for state in checks.values()):
+                break
+            await asyncio.sleep(READY_POLL_SECONDS)
+        self._on_ready()
 
-    def listen_success(self, port: Any) -> Any:
-        """Hand the port on to who closes it; Daphne's keeps it to itself."""
+    def listen_success(self, port: Any) -> None:
+        """Keep the port for who closes it; Daphne's forgets it."""
         super().listen_success(port)
-        return port
+        self._ports.append(port)
 
     def listen_error(self, failure: Any) -> None:
         """End with a failure: a server that cannot listen is of no use."""
@@ -126,11 +152,16 @@ class HeliographServer(Server):
         self.exit_code = EXIT_FAILED
         self._on_signal()
 
+    def _leave(self) -> None:
+        """End in order, and leave those who wait at the listening socket to another process."""
+        self._queue = Queue.OF_OTHERS
+        self._on_signal()
+
     def _on_signal(self) -> None:
         """End in order; at the second signal at once, at the third without a word to anybody."""
         now = self.loop.time()
         if not self.is_draining:
-            self.is_draining = True
+            self.admission.is_draining = True
             self._told_at = now
             self._ending = self.loop.create_task(self._end(), name="end")
         elif self.exit_code == EXIT_AT_ONCE:
@@ -142,18 +173,22 @@ class HeliographServer(Server):
 
     async def _end(self) -> None:
         started_at = time.monotonic()
-        for listener in self.listeners:
-            listener.addCallback(_take_last_and_close)
+        self._telling.cancel()
+        await asyncio.gather(listening.stop(self._ports, self._queue), self._close_sockets())
+        await self._until_answered()
+        await self._stop_instance()
+        logger.info("ended in %.1f s", time.monotonic() - started_at)
+        self.stop()
+
+    async def _close_sockets(self) -> None:
         running = instance.current()
         if running is not None:
             try:
                 await running.drain(seconds=conf.current().drain_seconds)
             except TimeoutError:
                 logger.warning("some connections did not end in time")
-            await self._until_answered()
-            await self._stop_instance()
-        logger.info("ended in %.1f s", time.monotonic() - started_at)
-        self.stop()
+        for left in list(self.sockets):  # those of other applications
+            left.close(*SHUTDOWN)
 
     async def _until_answered(self) -> None:
         """Wait until each request that was taken has its answer, but not for ever."""
@@ -168,15 +203,8 @@ class HeliographServer(Server):
         await asyncio.sleep(SETTLE_SECONDS)  # what was answered last has not been written yet
 
     def _has_unanswered(self) -> bool:
-        return any(
-            isinstance(protocol, WebRequest) and "disconnected" not in details
-            for protocol, details in self.connections.items()
-        )
-
-    def protocol_disconnected(self, protocol: Any) -> None:
-        """Note the end of a connection or request."""
-        super().protocol_disconnected(protocol)
-        self._request_ended.set()
+        known = self.connections.items()
+        return any(isinstance(each, WebRequest) and "disconnected" not in d for each, d in known)
 
     async def _stop_instance(self) -> None:
         try:
@@ -198,28 +226,46 @@ class HeliographServer(Server):
         ended.addErrback(lambda _: None)
         return ended
 
+    # Connections ------------------------------------------------------------------------------
+
+    def protocol_connected(self, protocol: Any) -> None:
+        """Note a connection or request."""
+        super().protocol_connected(protocol)
+        if isinstance(protocol, WebSocketProtocol):
+            self.sockets.add(protocol)
+
+    def protocol_disconnected(self, protocol: Any) -> None:
+        """Note the end of a connection or request; Daphne may tell it twice."""
+        if protocol not in self.connections:
+            return
+        super().protocol_disconnected(protocol)
+        self.sockets.discard(protocol)
+        self._request_ended.set()
+        self._upkeep.look_after(protocol)
+
+    def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
+        """Start the application of a request; those of WebSockets are started by their protocol."""
+        queue = super().create_application(protocol, scope)
+        if queue is not None:
+            self._requests.add(protocol)
+            application = self.connections[protocol]["application_instance"]
+            application.add_done_callback(lambda _: self._forget_request(protocol))
+        return queue
+
+    def _forget_request(self, protocol: Any) -> None:
+        """Let go of a request now: held until its turn it would outlive two collections."""
+        self._requests.discard(protocol)
+        self._upkeep.look_after(protocol)
+
     def application_checker(self) -> None:
-        """Look after ended applications; one that fails must not stop the looking for good."""
-        try:
-            super().application_checker()
-        except Exception:
-            logger.exception("the check of ended applications failed")
-            reactor.callLater(1, self.application_checker)
+        """Look after a slice of the connections; Daphne's looks at all of them in one go."""
+        reactor.callLater(LOOK_SECONDS / SLICES, self.application_checker)
+        self._upkeep.turn()
+        self.admission.tell()
+        garbage.turn(is_quiet=not self._requests)
 
     def timeout_checker(self) -> None:
-        """Look after handshakes and requests that take too long; see ``application_checker``."""
-        try:
-            super().timeout_checker()
-        except Exception:
-            logger.exception("the check of timeouts failed")
-            reactor.callLater(2, self.timeout_checker)
-
-
-def _take_last_and_close(port: Any) -> Any:
-    """Stop listening, after taking who was let in by the system already and would be cut off."""
-    port.numberAccepts = BACKLOG  # all of them in one go
-    port.doRead()
-    return port.stopListening()
+        """Do nothing: ``application_checker`` minds the times as well."""
 
 
 def run(
@@ -228,6 +274,7 @@ def run(
     host: str | None = None,
     port: int | None = None,
     fd: int | None = None,
+    is_supervised: bool = False,
     on_ready: Callable[[], None] = lambda: None,
 ) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code.
@@ -236,14 +283,17 @@ def run(
         application: The ASGI application.
         host: Address to listen on, with ``port``.
         port: TCP port.
-        fd: A listening IPv4 socket to adopt instead; the caller gives it up.
-        on_ready: Called once connections are accepted.
+        fd: A listening IPv4 socket to adopt instead; who gave it keeps it open.
+        is_supervised: Whether that is a supervisor of this project.
+        on_ready: Called once connections are accepted and ``/ready`` is good.
     """
+    queue = Queue.OWN
     if fd is not None:
         endpoint = f"fd:fileno={fd}"
+        queue = Queue.OF_SUPERVISOR if is_supervised else Queue.OF_OTHERS
     else:
         interface = (host or "127.0.0.1").strip("[]").replace(":", r"\:")
-        endpoint = f"tcp:port={port}:interface={interface}:backlog={BACKLOG}"
-    server = HeliographServer(application, [endpoint], on_ready=on_ready)
+        endpoint = f"tcp:port={port}:interface={interface}:backlog={QUEUE_MAX}"
+    server = HeliographServer(application, [endpoint], on_ready=on_ready, queue=queue)
     server.run()
     return server.exit_code

@@ -2,12 +2,13 @@
 
 import json
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.apps import apps
 from django.test import AsyncClient
 
 from realtime.models import ApiKey, Namespace
@@ -41,6 +42,24 @@ class Answer:
 
 
 Call = Callable[..., Awaitable[Answer]]
+
+
+# Rows that migrations and their signal make.
+_MADE_ONCE = {"auth.permission", "contenttypes.contenttype", "realtime.snapshotversion"}
+
+
+@pytest.fixture
+def transactional_db(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """Give out a database that every thread sees, and empty it afterwards.
+
+    pytest-django's own has permissions and triggers made anew each time, which takes longer than
+    most of these tests.
+    """
+    with django_db_blocker.unblock():
+        yield
+        for model in apps.get_models():
+            if model._meta.label_lower not in _MADE_ONCE:
+                model._base_manager.all().delete()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import jwt
 import pytest
 
 from tests.compose.containers import Stack
+from tests.support import processes
 from tests.support.publisher import Api
 from tests.support.raw_client import RawClient
 
@@ -97,8 +98,13 @@ def leaks(stack: Stack, secrets: dict[str, str]) -> list[str]:
 
 
 def instance_of(stack: Stack, client: RawClient) -> str:
-    """Return which instance holds a client."""
-    (name,) = [each for each in INSTANCES if stack[each].lines(client=client.client_id)]
+    """Return which instance holds a client: the one whose log says so, a little later."""
+
+    def holders() -> list[str]:
+        return [each for each in INSTANCES if stack[each].lines(client=client.client_id)]
+
+    processes.wait_until(holders, timeout_seconds=5, what=f"a log with {client.client_id}")
+    (name,) = holders()
     return name
 
 

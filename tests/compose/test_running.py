@@ -95,10 +95,27 @@ def test_pages_come_from_elsewhere_while_their_instance_is_down(stack: Stack):
 # Messages ---------------------------------------------------------------------------------------
 
 
+async def clients_everywhere(stack: Stack, connect: Connect) -> list[RawClient]:
+    """Connect until each instance has a client.
+
+    The one with the fewest connections gets the next. But to nginx what an earlier test closed may
+    still be one, and an instance that was down is left alone for a second.
+    """
+    clients: list[RawClient] = []
+    held: set[str] = set()
+    while held < set(INSTANCES):
+        assert len(clients) < 12, f"all of them went to {held}"
+        clients.append(await connect())
+        if (name := instance_of(stack, clients[-1])) in held:
+            await asyncio.sleep(0.2)
+        held.add(name)
+    return clients
+
+
 async def test_what_is_published_anywhere_arrives_everywhere(
     stack: Stack, connect: Connect, api: Api
 ):
-    clients = [await connect() for _ in INSTANCES]
+    clients = await clients_everywhere(stack, connect)
     for client in clients:
         await client.subscribe(CHANNEL)
     text = uuid.uuid4().hex
@@ -106,9 +123,6 @@ async def test_what_is_published_anywhere_arrives_everywhere(
     await api.call("publish", channel=CHANNEL, data={"id": text})
     for client in clients:
         await client.log.wait("pub", id=text)
-
-    # The one with the fewest connections gets the next.
-    assert {instance_of(stack, client) for client in clients} == set(INSTANCES)
 
 
 async def test_a_client_whose_instance_dies_recovers_on_another(

@@ -1,11 +1,16 @@
 """What ``realtime.server`` takes for granted of Autobahn."""
 
+import inspect
+
 import pytest
 from autobahn.twisted.websocket import (
     ConnectionDeny,
     WebSocketServerFactory,
     WebSocketServerProtocol,
 )
+from autobahn.websocket.protocol import WebSocketProtocol as AutobahnProtocol
+from autobahn.websocket.protocol import WebSocketServerProtocol as AutobahnServerProtocol
+from daphne.ws_protocol import WebSocketFactory
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
@@ -14,6 +19,8 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from realtime.protocol import websocket
+from realtime.server.lean_protocol import LeanProtocol
+from realtime.server.protocol import prepare
 
 HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -178,3 +185,90 @@ def test_a_handshake_can_be_denied_with_any_status():
     denial = ConnectionDeny(503, "Service Unavailable")
 
     assert (denial.code, denial.reason) == (503, "Service Unavailable")
+
+
+# A lean connection ------------------------------------------------------------------------------
+
+
+def unopened(factory):
+    protocol = factory.buildProtocol(None)
+    protocol.makeConnection(StringTransport())
+    return protocol
+
+
+def test_what_autobahn_gives_every_connection_is_what_the_class_has(unbounded):
+    own_things = {"factory", "transport", "state", "connected", "_transport_details", "peer"}
+    shared = {"is_open", "is_closed", "trafficStats", "utf8validator", "exceeded", "messages"}
+    of_events = {"_valid_events", "_results", "closes"}  # Recorder's, and what nobody listens to
+    left_out = own_things | shared | of_events | set(Recorder.CONFIG_ATTRS)
+
+    for name, value in vars(unopened(unbounded)).items():
+        if name not in left_out:
+            assert hasattr(LeanProtocol, name), f"Autobahn has a new {name}"
+            assert getattr(LeanProtocol, name) == value, name
+
+
+def test_the_configuration_is_copied_by_name():
+    text = inspect.getsource(AutobahnProtocol._connectionMade)
+
+    assert "for configAttr in self.CONFIG_ATTRS:" in text
+    assert "setattr(self, configAttr, getattr(self.factory, configAttr))" in text
+
+
+def test_the_class_brings_all_that_is_configured_and_no_function_is_bound():
+    factory = WebSocketFactory(None)
+    prepare(factory)
+
+    protocol = factory.protocol()
+    for name in Recorder.CONFIG_ATTRS:
+        assert getattr(protocol, name) == getattr(factory, name), name
+    assert protocol.perMessageCompressionAccept([]) is None
+    assert not protocol.utf8validateIncoming
+    assert not protocol.failByDrop
+    assert protocol.openHandshakeTimeout == 0
+
+
+def test_a_server_counts_a_connection_when_it_is_made():
+    text = inspect.getsource(AutobahnServerProtocol._connectionMade)
+
+    assert "self.factory.countConnections += 1" in text
+    assert "onClose" in inspect.getsource(AutobahnProtocol._connectionLost)
+    # Behind what may fail: an exception there would never be taken back.
+    text = inspect.getsource(AutobahnServerProtocol._connectionLost)
+    assert text.index("WebSocketProtocol._connectionLost(") < text.index("countConnections -= 1")
+
+
+def test_a_handshake_goes_through_the_methods_that_are_overridden():
+    text = inspect.getsource(AutobahnServerProtocol.succeedHandshake)
+
+    assert "self._onOpen()" in text
+    assert text.index("self.inside_message = False") < text.index("self._onOpen()")
+    assert "txaio.resolve(self.is_open, None)" in text
+    assert "self.sendData(response.encode(" in text
+    assert "self.sendData(raw, sync, chopsize)" in inspect.getsource(AutobahnProtocol.sendFrame)
+
+
+def test_an_open_connection_is_read_through_the_methods_that_are_overridden():
+    assert "self._onMessageEnd()" in inspect.getsource(AutobahnProtocol.onFrameEnd)
+    for name in ("message_data", "message_is_binary"):
+        assert f"self.{name}" in inspect.getsource(AutobahnProtocol.onMessageBegin)
+    assert "self.current_frame is None" in inspect.getsource(AutobahnProtocol.processData)
+
+
+def test_a_close_frame_says_what_was_sent(protocol):
+    protocol.sendCloseFrame(3001, b"shutdown")
+
+    assert (protocol.closedByMe, protocol.localCloseCode) == (True, 3001)
+    assert protocol.localCloseReason == b"shutdown"
+
+
+def test_a_reply_to_a_close_is_not_a_close_by_this_side(protocol):
+    protocol.sendCloseFrame(1000, isReply=True)
+
+    assert not protocol.closedByMe
+
+
+def test_a_close_that_is_not_answered_ends_in_one_method():
+    text = inspect.getsource(AutobahnProtocol.sendCloseFrame)
+
+    assert "self.onCloseHandshakeTimeout" in text

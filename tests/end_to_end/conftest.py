@@ -3,6 +3,7 @@
 What both SDKs, ``cent`` and the raw client do runs on SQLite and on PostgreSQL, on one Redis and on
 two: four pairs of instances, one after another, each started once. What takes long, or is about
 the process rather than its stores, runs ``on_the_ends`` alone: the least and the most there is.
+What takes long and asks nothing of the stores runs ``on_the_least``.
 """
 
 import itertools
@@ -33,10 +34,14 @@ THE_ENDS = ["sqlite-one", "postgres-two"]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what uses the pair on every combination of stores, or on the ends."""
+    """Run what uses the pair on every combination of stores, or on those it is marked with."""
     if "backend" in metafunc.fixturenames:
-        is_lean = metafunc.definition.get_closest_marker("on_the_ends") is not None
-        backends = THE_ENDS if is_lean else list(BACKENDS)
+        marked = metafunc.definition.get_closest_marker
+        backends = list(BACKENDS)
+        if marked("on_the_least"):
+            backends = THE_ENDS[:1]
+        elif marked("on_the_ends"):
+            backends = THE_ENDS
         metafunc.parametrize("backend", backends, indirect=True, scope="session")
 
 

@@ -154,6 +154,7 @@ async def test_a_second_connect_ends_the_connection(connect) -> None:
     assert (await client.closed())["code"] == 3501
 
 
+@pytest.mark.on_the_least
 @pytest.mark.rule("stale-3502")
 async def test_a_silent_connection_is_stale(pair, client_of) -> None:
     client = await client_of("raw", pair.a.websocket_url)
@@ -164,7 +165,7 @@ async def test_a_silent_connection_is_stale(pair, client_of) -> None:
     assert closed["code"] == 3502
 
 
-@pytest.mark.on_the_ends
+@pytest.mark.on_the_least
 @pytest.mark.rule("pong-missing-3012", "close-3012")
 async def test_an_unanswered_ping_ends_the_connection(connect) -> None:
     client = await connect()
@@ -176,7 +177,7 @@ async def test_an_unanswered_ping_ends_the_connection(connect) -> None:
     assert (closed["code"], closed["reason"]) == (3012, "no pong")
 
 
-@pytest.mark.on_the_ends
+@pytest.mark.on_the_least
 @pytest.mark.rule("pong-in-time-lives")
 async def test_answered_pings_keep_a_connection(connect) -> None:
     client = await connect()

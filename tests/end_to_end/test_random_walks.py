@@ -126,7 +126,7 @@ class Walk:
 @pytest.mark.rule("order-by-offset", "order-no-duplicates", "recover-missed")
 @given(steps=STEPS)
 @settings(
-    max_examples=200,
+    max_examples=100,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

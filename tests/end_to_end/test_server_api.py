@@ -359,6 +359,7 @@ async def test_statuses_of_http(pair, api_a) -> None:
     assert (await api_a.status("publish", "[1]"))[0] == 400
 
 
+@pytest.mark.on_the_ends
 async def test_a_key_made_by_the_command_may_do_what_its_scope_says(pair, api_a, fresh) -> None:
     key = "a-key-for-the-scope-test"
     pair.manage("apikey", "create", "scoped", "--key", key, "--scope", "publish:stream:*")

@@ -97,6 +97,7 @@ def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.on_the_least
 async def test_sigterm_ends_a_server_with_clients_soon(serve) -> None:
     server = serve()
     await asyncio.to_thread(server.wait_ready)
@@ -109,6 +110,7 @@ async def test_sigterm_ends_a_server_with_clients_soon(serve) -> None:
         assert took_seconds < 8
 
 
+@pytest.mark.on_the_least
 def test_a_second_signal_ends_it_at_once(serve) -> None:
     server = serve(REALTIME_DRAIN_SECONDS="30")
     server.wait_ready()
@@ -126,6 +128,7 @@ def test_a_second_signal_ends_it_at_once(serve) -> None:
     assert code == EXIT_AT_ONCE
 
 
+@pytest.mark.on_the_least
 async def test_it_takes_nobody_in_while_it_drains(serve) -> None:
     server = serve(REALTIME_DRAIN_SECONDS="3")
     await asyncio.to_thread(server.wait_ready)
@@ -140,6 +143,7 @@ async def test_it_takes_nobody_in_while_it_drains(serve) -> None:
     assert await asyncio.to_thread(server.process.wait, 8) == 0
 
 
+@pytest.mark.on_the_least
 def test_a_taken_port_is_one_clear_line(pair: Pair) -> None:
     code, lines = refusal(pair, "--port", str(pair.a.port))
 
@@ -148,6 +152,7 @@ def test_a_taken_port_is_one_clear_line(pair: Pair) -> None:
     assert str(pair.a.port) in lines[0]
 
 
+@pytest.mark.on_the_least
 @pytest.mark.parametrize(
     "variables",
     [

@@ -343,6 +343,7 @@ async def test_a_token_of_another_user_or_channel_ends_the_connection(
     assert (await client.closed())["code"] == 3500
 
 
+@pytest.mark.on_the_ends
 async def test_a_subscription_token_made_by_the_command_works(pair, connect, fresh) -> None:
     channel = f"${fresh('closed')}"
     made = pair.manage("token", "--user", "ada", "--channel", channel).split()[-1]
@@ -353,6 +354,7 @@ async def test_a_subscription_token_made_by_the_command_works(pair, connect, fre
     assert client.log.of("subscribed", channel=channel)
 
 
+@pytest.mark.on_the_ends
 async def test_a_connection_token_made_by_the_command_carries_its_info(
     pair, client_of, fresh
 ) -> None:

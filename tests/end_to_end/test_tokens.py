@@ -56,8 +56,12 @@ class Issuer:
         return self.token()
 
     async def has_issued(self, count: int) -> None:
-        """Wait until so many more tokens were asked for."""
-        await self.log.wait("token", after=len(self.log.events), count=count)
+        """Wait until so many more tokens were asked for.
+
+        One may be long in coming: keys that were shown anew are asked for every ten seconds.
+        """
+        after = len(self.log.events)
+        await self.log.wait("token", after=after, count=count, timeout_seconds=30)
 
 
 def with_secret(secret: str) -> Sign:

@@ -49,6 +49,7 @@ def kind_of(message: dict[str, Any]) -> str:
     return f"reply {kind}"
 
 
+@pytest.mark.on_the_ends
 @pytest.mark.rule(
     "out-no-empty-line",
     "ws-json-in-text-frames-out",

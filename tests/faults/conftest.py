@@ -1,5 +1,6 @@
 """Instances and a Redis that may be broken, and the judgement afterwards."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,8 +12,12 @@ from tests.conftest import Pair
 from tests.support.event_log import EventLog
 from tests.support.oracle import check
 from tests.support.processes import free_port
-from tests.support.servers import Filled, Server
+from tests.support.raw_client import CommandError, RawClient
+from tests.support.servers import Filled, Server, token
 from tests.support.valkey import Valkey
+
+SERVED_SECONDS = 10.0
+PRESENCE_SECONDS = 20
 
 
 class BreakablePair(Pair):
@@ -25,10 +30,16 @@ class BreakablePair(Pair):
     def __init__(self, folder: Path, *valkeys: Valkey, **options: object) -> None:
         self.valkeys = valkeys
         self.valkey = valkeys[0]
-        # Pings come soon, so that a test sees them go on while Redis is away.
-        pings = {"REALTIME_PING_INTERVAL_SECONDS": "4", "REALTIME_PONG_TIMEOUT_SECONDS": "3"}
+        variables = {
+            # Pings come soon, so that a test sees them go on while Redis is away.
+            "REALTIME_PING_INTERVAL_SECONDS": "4",
+            "REALTIME_PONG_TIMEOUT_SECONDS": "3",
+            # The dead are not present for long, and a Redis that is frozen costs no living one.
+            "REALTIME_PRESENCE_TTL_SECONDS": str(PRESENCE_SECONDS),
+            "REALTIME_PRESENCE_RENEWAL_SECONDS": "3",
+        }
         redis_url = " ".join(valkey.url for valkey in valkeys)
-        super().__init__(folder, redis_url=redis_url, variables=pings, **options)
+        super().__init__(folder, redis_url=redis_url, variables=variables, **options)
 
     def heal(self) -> None:
         for valkey in self.valkeys:
@@ -41,9 +52,33 @@ class BreakablePair(Pair):
                 server.start()
         self.wait_ready()
 
+    async def wait_served(self) -> None:
+        """Return once each instance serves channels of every Redis.
+
+        ``/ready`` does not say so: one of several is enough for it, and a Redis that was silent
+        keeps nobody waiting until it has answered again, so that the first call may be refused.
+        """
+        async with asyncio.timeout(SERVED_SECONDS):
+            for server in self.servers:
+                async with RawClient(server.websocket_url) as client:
+                    await client.connect(token("ada"))
+                    for number in range(16):  # some on either of two
+                        await _until_subscribed(client, f"stream:served-{number}")
+
     def started_again(self, server: Server) -> None:
         server.start()
         server.wait_ready()
+
+
+async def _until_subscribed(client: RawClient, channel: str) -> None:
+    while True:
+        try:
+            await client.subscribe(channel)
+            return
+        except CommandError as error:
+            if not error.temporary:
+                raise
+            await asyncio.sleep(0.05)
 
 
 @contextmanager
@@ -77,11 +112,11 @@ def deployment(
 
 
 @pytest.fixture
-def breakable(deployment: BreakablePair) -> Iterator[BreakablePair]:
+async def breakable(deployment: BreakablePair) -> BreakablePair:
     """Hand the pair out whole, whatever the test before did to it."""
-    deployment.heal()
-    yield deployment
-    deployment.heal()
+    await asyncio.to_thread(deployment.heal)
+    await deployment.wait_served()
+    return deployment
 
 
 @pytest.fixture(scope="package")
@@ -93,11 +128,11 @@ def shared_deployment(
 
 
 @pytest.fixture
-def two_servers(shared_deployment: BreakablePair) -> Iterator[BreakablePair]:
+async def two_servers(shared_deployment: BreakablePair) -> BreakablePair:
     """Hand out a whole pair whose channels are shared by two Redis servers."""
-    shared_deployment.heal()
-    yield shared_deployment
-    shared_deployment.heal()
+    await asyncio.to_thread(shared_deployment.heal)
+    await shared_deployment.wait_served()
+    return shared_deployment
 
 
 Judge = Callable[..., None]

@@ -151,7 +151,7 @@ async def test_one_server_goes_away_and_the_channels_of_the_other_go_on(
         await while_it_is_away(pair, channels, apis, holds_control=holds_control)
         away_until = time.monotonic()
         await asyncio.to_thread(come_back, channels.away)
-        await asyncio.to_thread(pair.wait_ready)
+        await pair.wait_served()
 
         stop.set()
         await asyncio.gather(*runs)

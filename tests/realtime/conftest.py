@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from channels.layers import get_channel_layer
@@ -13,10 +13,13 @@ from realtime.broker.broker import Broker
 from realtime.instance import Instance
 from realtime.layers import LoopLayer
 from realtime.presence import Presence
+from realtime.protocol.errors import BrokerUnavailable
 from realtime.redis_client import RedisServers
-from tests.realtime.client import SECRET, SNAPSHOT, Client, token
+from tests.realtime.client import SECRET, SNAPSHOT, Client, CommandError, token
 from tests.support.processes import free_port
 from tests.support.valkey import Valkey
+
+T = TypeVar("T")
 
 WAIT_SECONDS = 5
 
@@ -32,6 +35,24 @@ async def within(awaitable: Awaitable[Any], *, timeout_seconds: float = WAIT_SEC
     """Await something under a deadline."""
     async with asyncio.timeout(timeout_seconds):
         return await awaitable
+
+
+async def once_redis_is_back(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask until it is not refused for want of Redis, and return that answer.
+
+    Nobody is kept waiting for a server that has been silent until it has answered again. So the
+    first calls after a thaw may be refused, rightly.
+    """
+    async with asyncio.timeout(WAIT_SECONDS):
+        while True:
+            try:
+                return await ask()
+            except BrokerUnavailable:
+                await asyncio.sleep(0.02)
+            except CommandError as error:
+                if error.code != BrokerUnavailable.code:
+                    raise
+                await asyncio.sleep(0.02)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Frames as the tests of the engine look at them."""
 
 import json
+import sys
 from typing import Any
 
 from realtime.outbox import FrameWriter
@@ -9,7 +10,13 @@ from realtime.protocol import websocket
 
 def message_of(frame: bytes) -> Any:
     """Return the message in a frame that holds one."""
-    return json.loads(websocket.payload_of(frame))
+    (message,) = messages_of(frame)
+    return message
+
+
+def messages_of(frames: bytes) -> list[Any]:
+    """Return the messages in frames that may be joined."""
+    return [json.loads(payload) for _, payload in websocket.split(frames)]
 
 
 class RecordingWriter(FrameWriter):
@@ -20,15 +27,15 @@ class RecordingWriter(FrameWriter):
         self.closes: list[tuple[int, str]] = []
         self.waiting_bytes = waiting_bytes
 
-    def write_frame(self, frame: bytes) -> None:
+    def write_frame(self, frame: bytes, limit_bytes: int = sys.maxsize) -> bool:
+        if self.waiting_bytes and self.waiting_bytes + len(frame) > limit_bytes:
+            return False
         self.frames.append(frame)
+        return True
 
     def close(self, code: int, reason: str) -> None:
         self.closes.append((code, reason))
 
-    def queued_bytes(self) -> int:
-        return self.waiting_bytes
-
     @property
     def messages(self) -> list[Any]:
-        return [message_of(frame) for frame in self.frames]
+        return messages_of(b"".join(self.frames))

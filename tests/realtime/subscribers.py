@@ -31,7 +31,7 @@ from realtime.snapshot import ChannelOptions
 from realtime.subscribing import Allowance, Opening, Start
 from realtime.subscription import Subscription
 from tests.realtime.conftest import until
-from tests.realtime.frames import message_of
+from tests.realtime.frames import messages_of
 
 KEPT = Retention(size=1000, ttl_seconds=60)
 
@@ -83,6 +83,10 @@ class Parts:
         """Give every channel its turn of the check for quiet ones."""
         for _ in range(self.hub._checks.slot_count):
             await self.hub.check_quiet()
+
+    def doubt(self, channel: str = "news") -> None:
+        """Let the next one who joins read the stream, as after a check that found it elsewhere."""
+        self.hub.channels[channel].is_proven = False
 
     async def publish(
         self, data: object = 0, *, channel: str = "news", retention: Retention = KEPT
@@ -156,7 +160,7 @@ class Subscriber:
             options, is_positioned=self.is_positioned, is_recoverable=self.is_positioned
         )
         self.subscription = Subscription(
-            self.channel, write=self._write, end=self._end, is_positioned=self.is_positioned
+            self.channel, outbox=self, holder=self, is_positioned=self.is_positioned
         )
         caller = Caller("42", self.client, ABSENT)
         opening = Opening(
@@ -196,11 +200,12 @@ class Subscriber:
         self.offsets.append(offset)
         self.data.append(data)
 
-    def _write(self, frame: bytes) -> None:
+    def write(self, frame: bytes) -> None:
         assert self.result is not None, "a push before the reply"
-        publication = message_of(frame)["push"]["pub"]
-        self._take(publication.get("offset", 0), publication["data"])
+        for message in messages_of(frame):
+            publication = message["push"]["pub"]
+            self._take(publication.get("offset", 0), publication["data"])
 
-    def _end(self, subscription: Subscription, unsubscribe: Unsubscribe) -> None:
+    def end(self, subscription: Subscription, unsubscribe: Unsubscribe) -> None:
         self.told.append(unsubscribe.code)
         self.parts.hub.remove(subscription)

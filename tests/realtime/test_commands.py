@@ -1186,7 +1186,7 @@ async def test_presence_outlives_its_ttl_while_it_is_renewed(connect, engine, co
 
     async with asyncio.timeout(5):
         while len(await engine.presence.members("open:a")) > 1:
-            await engine._renew([session])
+            await engine.walks.renew([session])
             await asyncio.sleep(0.1)
 
     assert (await engine.presence.members("open:a")).keys() == {alice.id}
@@ -1204,7 +1204,7 @@ async def test_a_renewal_under_way_does_not_bring_back_who_left(connect, engine,
 
     monkeypatch.setattr(engine.presence, "renew", late)
 
-    await engine._renew([session])
+    await engine.walks.renew([session])
 
     assert await engine.presence.members("open:a") == {}
 

@@ -12,6 +12,7 @@ class FakeConnection:
     def __init__(self, client, user="42"):
         self.client = client
         self.user = user
+        self.due_at = self.timer_at = 0.0
         self.did = []
 
     def ping(self):
@@ -60,11 +61,11 @@ def connect(table, client, user="42"):
     return connection
 
 
-def tick(table, seconds, *, now=0.0):
+async def tick(table, seconds, *, now=0.0):
     """Let time pass; return whose presence was to be renewed."""
     renewed = []
     for _ in range(round(seconds / TICK_SECONDS)):
-        renewed += table.tick(now)
+        renewed += await table.tick(now)
     return renewed
 
 
@@ -124,7 +125,7 @@ async def test_a_discarded_connection_is_forgotten(table):
     assert table.find("42") == []
     assert list(table) == []
     assert table.user_count == 0
-    assert tick(table, 5) == []
+    assert await tick(table, 5) == []
     assert connection.did == []
 
 
@@ -160,10 +161,10 @@ async def test_the_table_is_empty_when_the_last_one_has_gone(table):
 @pytest.mark.rule("ping-every-interval")
 async def test_every_connection_is_pinged_once_an_interval_and_then_asked_for_its_pong(table):
     connection = connect(table, "c1")
-    tick(table, 4)
+    await tick(table, 4)
     connection.did.clear()
 
-    tick(table, 4)
+    await tick(table, 4)
 
     did = [each for each in connection.did if each in ("ping", "pong?")]
     assert sorted(did) == ["ping", "pong?"]
@@ -172,12 +173,12 @@ async def test_every_connection_is_pinged_once_an_interval_and_then_asked_for_it
 async def test_the_pong_is_asked_for_its_time_after_the_ping(table):
     connection = connect(table, "c1")
     while "ping" not in connection.did:
-        table.tick(0.0)
+        await table.tick(0.0)
     connection.did.clear()
 
-    tick(table, 0.9)
+    await tick(table, 0.9)
     assert "pong?" not in connection.did
-    tick(table, 0.1)
+    await tick(table, 0.1)
 
     assert "pong?" in connection.did
 
@@ -186,9 +187,9 @@ async def test_the_pong_is_asked_for_its_time_after_the_ping(table):
 async def test_presence_is_renewed_once_an_interval(table):
     for number in range(50):
         connect(table, str(number))
-    tick(table, 2)
+    await tick(table, 2)
 
-    renewed = tick(table, 2)
+    renewed = await tick(table, 2)
 
     assert sorted(each.client for each in renewed) == sorted(map(str, range(50)))
     assert all("subscriptions" in each.did for each in renewed)
@@ -199,7 +200,7 @@ async def test_a_connection_may_go_while_its_slice_is_pinged(table):
     for connection in connections:
         connection.ping = lambda connection=connection: table.discard(connection)
 
-    tick(table, 4)
+    await tick(table, 4)
 
     assert len(table) == 0
 
@@ -209,10 +210,10 @@ async def test_a_time_asked_for_comes_when_it_is_due_and_once(table):
     table.call_at(20.0, late)
     table.call_at(10.0, soon)
 
-    table.tick(9.9)
+    await table.tick(9.9)
     assert soon.did == []
-    table.tick(10.0)
-    table.tick(10.1)
+    await table.tick(10.0)
+    await table.tick(10.1)
 
     assert soon.did == ["time"]
     assert late.did == []
@@ -223,7 +224,7 @@ async def test_two_connections_may_be_due_at_once(table):
     for connection in both:
         table.call_at(10.0, connection)
 
-    table.tick(11.0)
+    await table.tick(11.0)
 
     assert [connection.did for connection in both] == [["time"], ["time"]]
 
@@ -234,10 +235,10 @@ async def test_the_last_time_asked_for_holds(table, first, second):
     table.call_at(first, connection)
     table.call_at(second, connection)
 
-    table.tick(second - 0.1)
+    await table.tick(second - 0.1)
     assert connection.did == []
-    table.tick(second)
-    table.tick(100.0)
+    await table.tick(second)
+    await table.tick(100.0)
 
     assert connection.did == ["time"]
 
@@ -247,7 +248,7 @@ async def test_a_time_can_be_taken_back(table):
     table.call_at(10.0, connection)
 
     table.forget_timer(connection)
-    table.tick(11.0)
+    await table.tick(11.0)
 
     assert connection.did == []
 
@@ -256,10 +257,10 @@ async def test_a_connection_may_ask_again_when_its_time_has_come(table):
     connection = opened(table, "c1")
     connection.check_time = lambda: table.call_at(20.0, connection)
     table.call_at(10.0, connection)
-    table.tick(10.0)
+    await table.tick(10.0)
 
     connection.check_time = lambda: connection.did.append("again")
-    table.tick(20.0)
+    await table.tick(20.0)
 
     assert connection.did == ["again"]
 
@@ -269,7 +270,7 @@ async def test_a_time_of_a_connection_that_has_gone_never_comes(table):
     table.call_at(10.0, connection)
 
     table.discard(connection)
-    table.tick(11.0)
+    await table.tick(11.0)
 
     assert connection.did == []
 
@@ -280,7 +281,7 @@ async def test_a_time_asked_for_after_the_end_does_no_harm(table):
 
     table.call_at(10.0, connection)
 
-    table.tick(11.0)
+    await table.tick(11.0)
     assert connection.did == []
 
 
@@ -303,7 +304,7 @@ async def test_times_that_were_put_off_do_not_pile_up(table):
         table.call_at(1000.0 + number, connection)
 
     assert len(table._timers) <= TIMERS_MIN + 1
-    table.tick(999.0 + 10 * TIMERS_MIN)
+    await table.tick(999.0 + 10 * TIMERS_MIN)
     assert connection.did == ["time"]
 
 
@@ -313,7 +314,7 @@ async def test_an_ending_connection_is_found_no_more_and_still_counts_as_open(ta
     table.conceal(connection)
 
     assert table.find("42") == []
-    assert tick(table, 5) == []
+    assert await tick(table, 5) == []
     assert not table.is_empty.is_set()
     table.discard(connection)
     assert table.is_empty.is_set()

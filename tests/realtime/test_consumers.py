@@ -355,7 +355,7 @@ async def test_a_connection_that_is_ending_is_found_no_more(engine, connect, mon
     await within(entered.wait())
 
     assert engine.connections.find("42") == []
-    assert engine.report.info().num_clients == 0
+    assert (await engine.report.info()).num_clients == 0
     go_on.set()
     await within(leaving)
 

@@ -3,7 +3,13 @@ import time
 
 import pytest
 
-from realtime.fan_out import QUEUE_MAX_BYTES, QUEUE_MAX_SECONDS, ChannelQueue, FanOut
+from realtime.fan_out import (
+    JOINED_MAX_BYTES,
+    QUEUE_MAX_BYTES,
+    QUEUE_MAX_SECONDS,
+    ChannelQueue,
+    FanOut,
+)
 from realtime.protocol.messages import StreamPosition
 from realtime.subscription import Delivery, Subscription
 
@@ -17,16 +23,20 @@ class Reader:
 
     def __init__(self, queue, name, log, *, on_write=lambda frame: None, wants_join_leave=False):
         self.name = name
-
-        def write(frame):
-            log.append((name, frame.decode().strip()))
-            on_write(frame)
-
+        self._log = log
+        self._on_write = on_write
         self.subscription = Subscription(
-            "news", write=write, end=lambda *_: None, wants_join_leave=wants_join_leave
+            "news", outbox=self, holder=self, wants_join_leave=wants_join_leave
         )
         self.subscription.release(None)
         queue.subscriptions[self.subscription] = None
+
+    def write(self, frame):
+        self._log.extend((self.name, number) for number in frame.decode().split())
+        self._on_write(frame)
+
+    def end(self, *_):
+        """Nothing ends here."""
 
 
 @pytest.fixture
@@ -44,9 +54,14 @@ def queue():
     return ChannelQueue()
 
 
-def put(fan_out, queue, *offsets):
+def put(fan_out, queue, *offsets, size=10):
     for offset in offsets:
-        fan_out.put(queue, delivery(offset), time.monotonic())
+        fan_out.put(queue, delivery(offset, size=size), time.monotonic())
+
+
+def put_alone(fan_out, queue, *offsets):
+    """Put messages that are too large to be joined."""
+    put(fan_out, queue, *offsets, size=JOINED_MAX_BYTES)
 
 
 async def drained(fan_out, queue):
@@ -61,7 +76,7 @@ async def test_every_subscription_gets_every_message_in_order(fan_out, queue, lo
     put(fan_out, queue, 1, 2, 3)
     await drained(fan_out, queue)
 
-    assert log == [(name, offset) for offset in "123" for name in "abc"]
+    assert sorted(log) == [(name, offset) for name in "abc" for offset in "123"]
     assert queue.delivered == StreamPosition(3, "now")
     assert queue.is_idle
 
@@ -81,7 +96,7 @@ async def test_channels_take_turns(fan_out, log):
         Reader(queue, name, log)
 
     for queue in queues:
-        put(fan_out, queue, 1, 2)
+        put_alone(fan_out, queue, 1, 2)
     await drained(fan_out, queues[-1])
 
     assert log == [("a", "1"), ("b", "1"), ("c", "1"), ("a", "2"), ("b", "2"), ("c", "2")]
@@ -151,7 +166,7 @@ async def test_who_comes_during_a_walk_is_not_given_its_message(fan_out, queue, 
 
     Reader(queue, "a", log, on_write=come)
 
-    put(fan_out, queue, 1, 2)
+    put_alone(fan_out, queue, 1, 2)
     await drained(fan_out, queue)
 
     assert log == [("a", "1"), ("a", "2"), ("late", "2")]
@@ -167,6 +182,79 @@ async def test_joins_go_to_those_who_want_them(fan_out, queue, log):
 
     assert log == [("a", "join")]
     assert queue.delivered is None
+
+
+# Joined messages -------------------------------------------------------------------------------
+
+
+async def test_what_waits_together_is_written_at_once(fan_out, queue, log):
+    writes = []
+    Reader(queue, "a", log, on_write=writes.append)
+
+    put(fan_out, queue, 1, 2, 3)
+    await drained(fan_out, queue)
+
+    assert [write.split() for write in writes] == [[b"1", b"2", b"3"]]
+    assert queue.delivered == StreamPosition(3, "now")
+
+
+async def test_no_more_is_joined_than_a_bound(fan_out, queue, log):
+    writes = []
+    Reader(queue, "a", log, on_write=writes.append)
+
+    put(fan_out, queue, 1, 2, 3, size=JOINED_MAX_BYTES // 2 - 10)
+    await drained(fan_out, queue)
+
+    assert [write.split() for write in writes] == [[b"1", b"2"], [b"3"]]
+    assert max(map(len, writes)) <= JOINED_MAX_BYTES
+
+
+async def test_a_join_stands_alone_between_what_is_joined(fan_out, queue, log):
+    Reader(queue, "a", log, wants_join_leave=True)
+    Reader(queue, "b", log)
+
+    put(fan_out, queue, 1, 2)
+    fan_out.put(queue, Delivery(b"join", is_presence_event=True), time.monotonic())
+    put(fan_out, queue, 3, 4)
+    await drained(fan_out, queue)
+
+    assert [text for name, text in log if name == "a"] == ["1", "2", "join", "3", "4"]
+    assert [text for name, text in log if name == "b"] == ["1", "2", "3", "4"]
+
+
+async def test_who_is_not_live_is_handed_the_messages_one_by_one(fan_out, queue, log):
+    reader = Reader(queue, "other", [], on_write=lambda frame: log.append(frame.strip()))
+    del queue.subscriptions[reader.subscription]
+    guarded = Subscription("news", outbox=reader, holder=reader, is_positioned=True)
+    guarded.release(StreamPosition(2, "now"))
+    joining = Subscription("news", outbox=reader, holder=reader, is_positioned=True)
+    queue.subscriptions.update({guarded: None, joining: None})
+
+    put(fan_out, queue, 1, 2, 3, 4)
+    await drained(fan_out, queue)
+
+    assert log == [b"3", b"4"]  # what its reply covered is not written again
+    assert joining.keeps(1)
+    assert joining.keeps(4)
+
+
+async def test_a_write_that_fails_costs_none_of_the_others_theirs(fan_out, queue, log):
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+
+    def fail(_):
+        raise RuntimeError("a broken socket")
+
+    Reader(queue, "a", log)
+    Reader(queue, "broken", log, on_write=fail)
+    Reader(queue, "b", log)
+
+    put(fan_out, queue, 1)
+    await drained(fan_out, queue)
+
+    assert [name for name, _ in log] == ["a", "broken", "b"]
+
+
+# Bounds ----------------------------------------------------------------------------------------
 
 
 async def test_a_queue_is_full_by_bytes_but_never_when_empty(queue):
@@ -208,7 +296,7 @@ async def test_a_drop_in_the_middle_of_a_walk_lets_the_message_under_way_finish(
     Reader(queue, "a", log, on_write=drop)
     Reader(queue, "b", log)
 
-    put(fan_out, queue, 1, 2, 3)
+    put_alone(fan_out, queue, 1, 2, 3)
     await drained(fan_out, queue)
 
     assert log == [("a", "1"), ("b", "1")]

@@ -143,6 +143,7 @@ async def test_a_read_that_is_ahead_of_the_link_gives_nothing_twice(parts, subsc
     line.hold()
     await parts.publish_range(1, 3)
     await line.holds(3)
+    parts.doubt()
 
     alice = await subscriber().subscribe()
     line.release()
@@ -160,6 +161,7 @@ async def test_a_read_ahead_of_a_link_that_then_loses_messages_misses_nothing(
     line.hold()
     await parts.publish_range(1, 3)
     await line.holds(3)
+    parts.doubt()
     second = await subscriber().subscribe()
 
     line.lose()
@@ -178,6 +180,7 @@ async def test_a_joiner_ahead_of_the_link_takes_nothing_from_who_has_no_position
     line.hold()
     await parts.publish_range(1, 2)
     await line.holds(2)
+    parts.doubt()
 
     alice = await subscriber().subscribe()  # the first one with a position; its read gives 2
     line.release()
@@ -240,6 +243,7 @@ async def test_a_message_lost_between_read_and_reply_is_read_again(parts, subscr
 async def test_a_read_from_before_the_channel_jumped_is_done_again(parts, subscriber, link):
     first = await subscriber().subscribe()
     parts.broker.gate.clear()
+    parts.doubt()
     joining = asyncio.create_task(subscriber().subscribe())
     await until(lambda: parts.broker.read_count == 2)
     await lose(parts, link(), 1, 2)
@@ -698,6 +702,7 @@ async def test_who_joins_an_overloaded_channel_misses_nothing(parts, subscriber,
         await parts.publish("x" * 60_000)
     await line.holds(40)
     parts.broker.gate.clear()
+    parts.doubt()
     joining = asyncio.create_task(subscriber().subscribe())
     await until(lambda: parts.broker.read_count == 2)
 
@@ -709,6 +714,138 @@ async def test_who_joins_an_overloaded_channel_misses_nothing(parts, subscriber,
     await until(lambda: alice.position.offset == 43)
     start = alice.result.offset
     assert alice.offsets == list(range(start + 1, 44))
+
+
+# Without a read --------------------------------------------------------------------------------
+
+
+async def test_who_has_nothing_to_recover_begins_where_the_hub_is_without_a_read(parts, subscriber):
+    alice = await subscriber().subscribe()
+    await parts.publish_range(1, 3)
+    await alice.has(1, 2, 3)
+
+    bob = await subscriber().subscribe()
+    await parts.publish(4)
+
+    await bob.has(4)
+    assert parts.broker.read_count == 1
+    assert (bob.result.offset, bob.result.epoch) == (3, alice.result.epoch)
+    assert bob.result.positioned
+
+
+async def test_who_recovers_always_reads(parts, subscriber):
+    alice = await subscriber().subscribe()
+    await parts.publish_range(1, 3)
+    await alice.has(1, 2, 3)
+
+    bob = await subscriber().subscribe(since=StreamPosition(1))
+
+    assert parts.broker.read_count == 2
+    assert bob.offsets == [2, 3]
+
+
+async def test_who_begins_where_the_hub_is_gets_what_is_on_the_way(parts, subscriber, link):
+    await subscriber().subscribe()
+    line = link()
+    line.hold()
+    await parts.publish_range(1, 3)
+    await line.holds(3)
+
+    alice = await subscriber().subscribe()
+    line.release()
+
+    await alice.has(1, 2, 3)
+    assert (alice.result.offset, parts.broker.read_count) == (0, 1)
+
+
+async def test_who_begins_where_the_hub_is_gets_what_the_layer_has_lost(parts, subscriber, link):
+    await subscriber().subscribe()
+    await lose(parts, link(), 1, 2)
+
+    alice = await subscriber().subscribe()
+    await parts.check()
+
+    await alice.has(1, 2)
+    assert alice.result.offset == 0
+
+
+async def test_who_begins_where_the_hub_is_gets_nothing_twice_of_what_waits(
+    parts, subscriber, link
+):
+    await subscriber().subscribe()
+    line = link()
+    line.hold()
+    await parts.publish_range(1, 5)
+    await line.holds(5)
+    line.release()  # queued, and not yet delivered to anybody
+
+    alice = await subscriber().subscribe()
+    await parts.publish(6)
+
+    await alice.has(6)
+    assert (alice.result.offset, parts.broker.read_count) == (5, 1)
+
+
+async def test_nobody_begins_where_a_hub_is_that_fills_a_gap(parts, subscriber, link):
+    alice = await subscriber().subscribe()
+    parts.broker.gate.clear()
+    await lose(parts, link(), 1, 2)
+    await parts.publish(3)
+    await until(lambda: parts.broker.read_count == 2)
+
+    joining = asyncio.create_task(subscriber().subscribe())
+    await until(lambda: parts.broker.read_count == 3)
+    parts.broker.gate.set()
+
+    bob = await within(joining)
+    assert bob.result.offset == 3
+    await parts.publish(4)
+    await alice.has(1, 2, 3, 4)
+    await bob.has(4)
+
+
+async def test_nobody_begins_where_a_hub_is_whose_link_is_down(
+    parts, subscriber, layer, monkeypatch
+):
+    await subscriber().subscribe()
+    monkeypatch.setattr(layer, "is_up_for", lambda group: False)
+    layer.report(0, False)
+
+    await subscriber().subscribe()
+
+    assert parts.broker.read_count == 2
+
+
+async def test_nobody_begins_where_a_hub_is_that_a_check_found_elsewhere(
+    parts, subscriber, link, client
+):
+    alice = await subscriber().subscribe()
+    bob = await subscriber(is_positioned=False).subscribe()
+    alice.leave()
+    client.delete(KEYS.meta)  # nobody is told of the new epoch: nobody was promised anything
+    await parts.check()
+
+    carol = await subscriber().subscribe()
+    await parts.publish(1)
+
+    await carol.has(1)
+    await bob.has(1)
+    assert carol.result.epoch != alice.result.epoch
+    assert carol.told == []
+
+
+async def test_who_begins_where_the_hub_is_in_an_epoch_that_has_ended_is_told(
+    parts, subscriber, client
+):
+    alice = await subscriber().subscribe()
+    client.delete(KEYS.meta)
+
+    bob = await subscriber().subscribe()
+    await parts.publish(1)
+
+    await until(lambda: bob.told == [2500])
+    assert bob.result.epoch == alice.result.epoch
+    assert not (await subscriber().subscribe(since=bob.position)).result.recovered
 
 
 # Epochs ----------------------------------------------------------------------------------------
@@ -787,6 +924,7 @@ async def test_who_joins_before_the_hub_has_noticed_the_new_epoch_is_in_it(
     await parts.publish_range(1, 3)
     await alice.has(1, 2, 3)
     client.delete(KEYS.meta)
+    parts.doubt()
 
     bob = await subscriber().subscribe()
     await parts.publish(1)

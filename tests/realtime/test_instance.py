@@ -200,7 +200,6 @@ async def test_one_broken_socket_does_not_end_the_instance(started, configure):
     writer.write_frame = writer.close = writer.queued_bytes = fail
 
     started.connections.call_at(started.loop.time(), session)
-    session._stale_at = started.loop.time()
     await until(lambda: session.outbox.closed_with is not None)
     await asyncio.sleep(0.15)
 
@@ -290,7 +289,7 @@ async def test_the_tick_renews_presence(started, configure, caplog):
 
     for _ in range(300):
         if session in started.connections._renewals.turn():
-            started.tasks.spawn(started._renew([session]), "renew")
+            started.tasks.spawn(started.walks.renew([session]), "renew")
             break
 
     async with asyncio.timeout(5):

@@ -53,7 +53,7 @@ def test_a_frame_beyond_the_bound_closes_with_slow_and_is_dropped(outbox, writer
 @pytest.mark.rule("push-disconnect")
 def test_the_push_that_says_why_comes_before_the_close_even_when_full(writer):
     order = []
-    writer.write_frame = lambda frame: order.append("push")
+    writer.write_frame = lambda frame: order.append("push")  # and no limit is given
     writer.close = lambda code, reason: order.append(code)
     writer.waiting_bytes = 10 * LIMIT_BYTES
 
@@ -80,7 +80,7 @@ def test_the_first_reason_stands(outbox, writer):
 
 @pytest.mark.rule("write-error-3009")
 def test_a_writer_that_fails_costs_its_own_connection_alone(outbox, writer):
-    def fail(frame):
+    def fail(frame, limit_bytes=0):
         raise RuntimeError("a broken socket")
 
     writer.write_frame = fail

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from realtime.management.serving import warnings_of_open_files
 from realtime.server import embedded
 from realtime.server.embedded import EmbeddedValkey
 from tests.support import processes
@@ -427,6 +428,7 @@ def test_a_database_file_that_cannot_be_made_is_one_line(tmp_path):
     [
         ("REALTIME_SNAPSHOT_POLL_SECONDS", "0"),
         ("REALTIME_CHANNEL_LIMIT", "-1"),
+        ("REALTIME_CONNECTION_RATE", "-1"),
         ("PROCESSES", "-3"),
         ("REALTIME_CHANNEL_RULE", "nowhere.rule"),
         ("REALTIME_PERSONAL_CHANNEL_NAMESPACE", "a:b"),
@@ -478,6 +480,46 @@ def test_fewer_processes_than_one_are_refused_in_one_line(tmp_path, processes):
 
     assert code == EXIT_USAGE
     assert f"--processes {processes}: give a number of at least 1" in line
+
+
+# Open files -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limit", "connection_limit", "told"),
+    [
+        (65_536, 0, []),
+        (10_000, 9_936, []),
+        (9_999, 0, ["9999 open files"]),
+        (10_000, 9_937, ["CONNECTION_LIMIT is 9937"]),
+        (1_024, 5_000, ["1024 open files", "CONNECTION_LIMIT is 5000"]),
+    ],
+)
+def test_a_limit_of_open_files_that_is_too_low_is_told(limit, connection_limit, told):
+    warnings = warnings_of_open_files(limit, connection_limit=connection_limit)
+
+    assert len(warnings) == len(told)
+    assert all(words in warning for words, warning in zip(told, warnings, strict=True))
+
+
+def test_serve_warns_of_few_open_files_once(tmp_path):
+    port = processes.free_port()
+    script = f'ulimit -n 512 && exec "$0" manage.py serve --processes 2 --port {port}'
+    process = processes.spawn(
+        ["sh", "-c", script, sys.executable],
+        log_path=tmp_path / "few.log",
+        cwd=REPOSITORY,
+        env={**bare_environment(tmp_path), "REALTIME_CONNECTION_LIMIT": "1000"},
+    )
+    log = tmp_path / "few.log"
+    processes.wait_until(
+        lambda: "2 process(es)" in log.read_text(), timeout_seconds=READY_SECONDS, what="ready"
+    )
+    process.terminate()
+
+    assert process.wait(15) == 0
+    assert log.read_text().count("512 open files") == 1
+    assert log.read_text().count("CONNECTION_LIMIT is 1000") == 1
 
 
 # The first minute -------------------------------------------------------------------------------

@@ -28,11 +28,18 @@ def ended():
     return []
 
 
+class Holder:
+    """An outbox and a holder that note what they are told."""
+
+    def __init__(self, written, ended):
+        self.write = written.append
+        self.end = lambda *told: ended.append(told)
+
+
 @pytest.fixture
 def subscription(written, ended):
-    return Subscription(
-        "news", write=written.append, end=lambda *told: ended.append(told), is_positioned=True
-    )
+    holder = Holder(written, ended)
+    return Subscription("news", outbox=holder, holder=holder, is_positioned=True)
 
 
 @pytest.mark.rule("order-subscribe-reply-first")

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -9,12 +10,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+# Below those that systems give to outgoing connections: Linux from 32768 on, others from 49152. One
+# of these could take a port before its server does, or while the server is down.
+_PORTS = range(10_000, 32_768)
+_chance = random.SystemRandom()  # pytest-randomly has every test begin with the same numbers
+
 
 def free_port() -> int:
-    """Return a loopback port that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a loopback port that nobody uses, and no connection gets by chance."""
+    while True:
+        port = _chance.choice(_PORTS)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_until(

@@ -21,7 +21,8 @@ from realtime.management.serving import (
     serve_here,
 )
 from realtime.server import preflight
-from realtime.server.supervisor import Supervisor, bind
+from realtime.server.child import bind
+from realtime.server.supervisor import Supervisor
 
 EXAMPLES: Final = """\
 examples:

@@ -1,12 +1,15 @@
 """``manage.py serve``: the server."""
 
 import logging
+import signal
 import sys
 from argparse import SUPPRESS
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from django.conf import settings
+from django.core.checks import Tags
+from django.core.checks.registry import registry
 from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError, CommandParser
 from django.db import Error as DatabaseError
@@ -20,12 +23,15 @@ from realtime.management.serving import (
     check_range,
     child_command,
     describe_stores,
+    hang_up_of_terminal,
     raise_open_files_limit,
     serve_here,
     var_dir,
+    warnings_of_open_files,
 )
 from realtime.server import first_run, preflight
-from realtime.server.supervisor import Supervisor, bind, tied_to_supervisor
+from realtime.server.child import bind, tied_to_supervisor
+from realtime.server.supervisor import Supervisor
 
 EXAMPLES = """\
 examples:
@@ -40,7 +46,10 @@ logger = logging.getLogger(__name__)
 class Command(ServingCommand):
     """Serves the site and the WebSockets until a signal."""
 
-    help = "Serve the site and the WebSockets until SIGTERM or Ctrl-C."
+    help = (
+        "Serve the site and the WebSockets until SIGTERM or Ctrl-C. With several processes SIGHUP "
+        "replaces them one after the other."
+    )
     examples = EXAMPLES
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -58,15 +67,25 @@ class Command(ServingCommand):
         )
         parser.add_argument("--supervisor-fd", type=int, help=SUPPRESS)
 
+    def get_check_kwargs(self, options: Mapping[str, Any]) -> dict[Any, Any]:
+        """Check all but the addresses, which are the code's and not this server's.
+
+        It would load the views that a process with none but WebSockets never needs.
+        """
+        if settings.DEBUG:
+            return {}
+        return {"tags": registry.tags_available() - {Tags.urls, Tags.database}}
+
     def handle(self, *_: Any, **options: Any) -> None:
         """Serve; leave with the server's exit code."""
-        raise_open_files_limit()
+        open_files = raise_open_files_limit()
         host = options["host"] or getattr(settings, "HOST", "127.0.0.1")
         port, processes = _port(options), _processes(options)
         with self.one_line_errors():
             if options["supervisor_fd"] is not None:
                 code = self._serve_as_child(options["fd"], options["supervisor_fd"])
             else:
+                self._warn_of(open_files)
                 code = self._serve(host, port, processes, fd=options["fd"], is_dev=options["dev"])
         if code:
             sys.exit(code)
@@ -74,8 +93,14 @@ class Command(ServingCommand):
     def _serve_as_child(self, fd: int, supervisor_fd: int) -> int:
         # The parent has looked for what must be there. A child that starts again later comes up
         # without it, not ready, and heals by itself.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the parent decides what it means
         with tied_to_supervisor(supervisor_fd) as on_ready:
-            return serve_here(fd=fd, on_ready=on_ready)
+            return serve_here(fd=fd, is_supervised=True, on_ready=on_ready)
+
+    def _warn_of(self, open_files: int) -> None:
+        connection_limit = conf.current().connection_limit
+        for warning in warnings_of_open_files(open_files, connection_limit=connection_limit):
+            self.stderr.write(warning, self.style.WARNING)
 
     def _serve(self, host: str, port: int, processes: int, *, fd: int | None, is_dev: bool) -> int:
         if fd is not None and processes > 1:
@@ -96,6 +121,7 @@ class Command(ServingCommand):
             bind(host, port, count=processes),
             on_ready=on_ready,
             end_seconds=conf.current().drain_seconds + END_MARGIN_SECONDS,
+            hang_up_ends=hang_up_of_terminal(),
         ).run()
 
     def _prepare(self, host: str, port: int, processes: int, *, is_dev: bool) -> Callable[[], None]:

@@ -9,6 +9,7 @@ from realtime.broker import acts
 from realtime.broker.acts import Retention
 from realtime.broker.broker import Broker
 from realtime.protocol import codec
+from realtime.protocol.errors import BrokerUnavailable
 from realtime.protocol.messages import Publication, StreamPosition
 from realtime.recovery import History
 
@@ -46,7 +47,8 @@ class Stream:
 
     async def top(self, *, witness: StreamPosition | None = None) -> History:
         (top,) = await self.broker.tops([(self.name, witness or StreamPosition())])
-        assert isinstance(top, History), top
+        if isinstance(top, BrokerUnavailable):
+            raise top
         return top
 
 

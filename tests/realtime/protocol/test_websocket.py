@@ -12,7 +12,14 @@ LENGTHS = [0, 1, 125, 126, 127, 65535, 65536, 70000]
 def test_a_frame_gives_its_payload_back(length, opcode):
     payload = b"x" * length
 
-    assert websocket.payload_of(websocket.frame(payload, opcode)) == payload
+    assert list(websocket.split(websocket.frame(payload, opcode))) == [(opcode, payload)]
+
+
+@given(st.lists(st.tuples(st.sampled_from([1, 2, 9]), st.binary(max_size=300)), max_size=5))
+def test_joined_frames_are_given_back_one_by_one(parts):
+    joined = b"".join(websocket.frame(payload, opcode) for opcode, payload in parts)
+
+    assert list(websocket.split(joined)) == parts
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,11 @@ def server(tmp_path: Path, database: Filled) -> Iterator[Server]:
         yield server
     finally:
         deployment.close()
+UPGRADE = (
+    b"GET /connection/websocket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+    b"Connection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    b"Sec-WebSocket-Version: 13\r\n\r\n"
+)
 
 
 async def ask_until_refused(server: Server, answers: list[bytes], is_busy: asyncio.Event) -> None:
@@ -56,6 +61,11 @@ async def test_what_was_taken_is_answered_and_nothing_more_is_taken(server: Serv
         for _ in range(5):
             client = await clients.enter_async_context(RawClient(server.websocket_url))
             await client.connect(token("42"))
+        # Does not answer the close, for which the server waits longer than a refusal takes.
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        clients.callback(writer.close)
+        writer.write(UPGRADE)
+        await reader.readuntil(b"\r\n\r\n")
         asking = asyncio.gather(*(ask_until_refused(server, answers, is_busy) for _ in range(8)))
         await is_busy.wait()
 
