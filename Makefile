@@ -2,12 +2,13 @@
 
 PYTHON_IN_VENV := .venv/bin/python
 
-.PHONY: help run test check clean
+.PHONY: help run test check bench clean
 
 help:
 	@echo "make run     serve on http://127.0.0.1:8000 (HOST, PORT), everything included"
 	@echo "make test    format, lint, types, migrations, and all tests"
 	@echo "make check   the same without the tests"
+	@echo "make bench   this server beside others, some minutes (QUICK=1: under one, judges nothing)"
 	@echo "make clean   remove what can be made again; your data in var/ stays"
 
 # A name given as PYTHON=... is the Python that .venv is made with.
@@ -35,6 +36,10 @@ check:
 test: check
 	@scripts/set-up-tests
 	$(PYTHON_IN_VENV) -X dev -m pytest --cov
+
+bench:
+	@scripts/set-up requirements-bench.txt
+	@$(PYTHON_IN_VENV) -m bench $(if $(filter-out 0,$(QUICK)),--quick)
 
 clean:
 	rm -rf .venv tests/sdk/node_modules staticfiles htmlcov .coverage .coverage.*

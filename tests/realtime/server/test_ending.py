@@ -29,6 +29,8 @@ def server(tmp_path: Path, database: Filled) -> Iterator[Server]:
         yield server
     finally:
         deployment.close()
+
+
 UPGRADE = (
     b"GET /connection/websocket HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
     b"Connection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"

@@ -1,0 +1,86 @@
+"""Put the tables and pictures of a results file into docs/explanation/performance.md.
+
+    python -m bench.page bench/results/FILE.json
+
+The text between the tables is written by hand. The page names its results file; the test of the
+documents makes the tables again from that and compares.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+from bench import report
+from bench.tables import (
+    Table,
+    budget_table,
+    main_table,
+    other_tables,
+    settings_table,
+    systems_table,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "explanation" / "performance.md"
+PICTURES = ROOT / "docs" / "explanation" / "img"
+
+_PART = re.compile(r"(<!-- bench: (?P<name>[^>]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_SOURCE = re.compile(r"\(\.\./\.\./(bench/results/[^)]+\.json)\)")
+
+
+class PageError(Exception):
+    """The page and its results do not belong together."""
+
+
+def tables(results: dict[str, object]) -> dict[str, str]:
+    """Return the Markdown of every table by the name that the page has for it."""
+    every: list[Table] = [budget_table(results), *other_tables(results)]
+    every += [systems_table(results), settings_table(results)]
+    named = {table.title: table.markdown() for table in every}
+    return named | {"Connections and fan-out": main_table(results).markdown()}
+
+
+def rewritten(text: str, results: dict[str, object]) -> str:
+    """Return the page with each table as the results have it.
+
+    Raises:
+        PageError: It asks for a table that the results do not have.
+    """
+    made = tables(results)
+
+    def replace(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name not in made:
+            raise PageError(f"the results have no table {name!r}, only: {', '.join(made)}")
+        return f"{match[1]}\n{made[name]}\n\n{match[3]}"
+
+    return _PART.sub(replace, text)
+
+
+def source(text: str) -> Path:
+    """Return the results file that the page names.
+
+    Raises:
+        PageError: It names none, or several.
+    """
+    names = set(_SOURCE.findall(text))
+    if len(names) != 1:
+        raise PageError(f"the page has to name one results file, and names {sorted(names)}")
+    return ROOT / names.pop()
+
+
+def main(argument: str) -> None:
+    from bench.plots import draw_all  # only here: the test has no use for matplotlib
+
+    path = Path(argument).resolve().relative_to(ROOT)
+    results = report.read(ROOT / path)
+    text = _SOURCE.sub(f"(../../{path})", PAGE.read_text(encoding="utf-8"))
+    PAGE.write_text(rewritten(text, results), encoding="utf-8")
+    for picture in (PAGE, *draw_all(results, PICTURES)):
+        print(picture.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit((__doc__ or "").strip())
+    main(sys.argv[1])

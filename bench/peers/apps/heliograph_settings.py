@@ -1,0 +1,5 @@
+"""The project's settings, with a view beside it that does nothing."""
+
+from project.settings import *  # noqa: F403
+
+ROOT_URLCONF = "bench.peers.apps.heliograph_urls"

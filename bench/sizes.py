@@ -1,0 +1,61 @@
+"""How much of everything: a run that judges, and a quick one that only shows that all works."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Counts and times of the scenarios.
+
+    Attributes:
+        settle_seconds: Between opening connections and looking at memory.
+        idle_seconds: For how long idle CPU is measured.
+        broadcasts: Most broadcasts of one part, and broadcast_seconds the longest such part;
+            broadcasts_least are made however long they take.
+    """
+
+    connections: int = 3000
+    settle_seconds: float = 2.0
+    idle_seconds: float = 5.0
+    broadcasts: int = 150
+    broadcasts_least: int = 10
+    broadcast_seconds: float = 9.0
+    stall_broadcasts: int = 40
+    channels: int = 1000
+    channel_publications: int = 2500
+    channel_rate: int = 500
+    mixed_seconds: float = 8.0
+    slow_connections: int = 100
+    slow_frozen: int = 10
+    slow_publications: int = 300
+    slow_padding_bytes: int = 32_000
+    missed_publications: int = 5
+    publish_seconds: float = 1.5
+    publish_rounds: int = 3
+    crowd_connections: int = 10_000
+    crowd_idle_seconds: float = 15.0
+    deadline_seconds: float = 150.0
+
+
+FULL = Sizes()
+QUICK = Sizes(
+    connections=300,
+    settle_seconds=0.5,
+    idle_seconds=1.0,
+    broadcasts=20,
+    broadcasts_least=5,
+    broadcast_seconds=1.5,
+    stall_broadcasts=5,
+    channels=100,
+    channel_publications=300,
+    channel_rate=300,
+    mixed_seconds=1.5,
+    slow_connections=30,
+    slow_frozen=5,
+    slow_publications=60,
+    publish_seconds=0.3,
+    publish_rounds=1,
+    crowd_connections=1000,
+    crowd_idle_seconds=1.5,
+    deadline_seconds=40.0,
+)
