@@ -122,8 +122,7 @@ class ConnectionConsumer(AsyncWebsocketConsumer):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the connection from handshake to end."""
-        message = await receive()
-        if message["type"] != "websocket.connect":
+        if (await receive())["type"] != "websocket.connect":
             return
         try:
             subprotocol = _negotiated(scope)
@@ -162,8 +161,8 @@ async def _converse(session: Session, receive: Receive, writer: FrameWriter, add
         if session.instance.is_draining:
             session.disconnect(SHUTDOWN)
         while (message := await receive())["type"] != "websocket.disconnect":
-            text = message.get("text")
-            await commands.receive(session, text if text is not None else message["bytes"])
+            await commands.receive(session, _content_of(message))
+            del message  # or an idle connection would hold what it sent last
         code = message.get("code")
     except Exception:
         logger.exception("the conversation with client %s failed", session.client)
@@ -174,6 +173,12 @@ async def _converse(session: Session, receive: Receive, writer: FrameWriter, add
         if closed_with is None and isinstance(writer, SendWriter):
             writer.stop()
         await session.end()
+
+
+def _content_of(message: dict[str, Any]) -> str | bytes:
+    text: str | None = message.get("text")
+    content: str | bytes = text if text is not None else message["bytes"]
+    return content
 
 
 def _query(scope: Scope) -> dict[str, list[str]]:

@@ -40,15 +40,25 @@ class Queue(Enum):
 
 
 async def stop(ports: Sequence[Any], queue: Queue) -> None:
-    """Take nobody new at some ports of Twisted; whoever would be reset is still taken."""
-    if queue is not Queue.OF_OTHERS:
-        for port in ports:
-            if queue is Queue.OWN:
-                let_in_nobody_new(port.socket)
-            _take_waiting(port)
-        await asyncio.sleep(SETTLE_SECONDS)  # somebody may be half-way in
-        for port in ports:
-            _take_waiting(port)
+    """Take nobody new at some ports of Twisted; whoever would be reset is still taken.
+
+    Returns when those who were taken last have had the time to say what they want.
+    """
+    if queue is Queue.OF_OTHERS:
+        _close(ports)
+        await asyncio.sleep(SETTLE_SECONDS)
+        return
+    for port in ports:
+        if queue is Queue.OWN:
+            let_in_nobody_new(port.socket)
+        _take_waiting(port)
+    await asyncio.sleep(SETTLE_SECONDS)  # somebody may be half-way in
+    for port in ports:
+        _take_waiting(port)
+    _close(ports)
+
+
+def _close(ports: Sequence[Any]) -> None:
     for port in ports:
         port.stopListening()
 

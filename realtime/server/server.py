@@ -28,7 +28,7 @@ from realtime.server.http_channel import DeadlineChannel
 from realtime.server.listening import QUEUE_MAX, SETTLE_SECONDS, Queue
 from realtime.server.protocol import prepare
 from realtime.server.supervisor import ECHO_SECONDS
-from realtime.server.upkeep import SLICES, Upkeep
+from realtime.server.upkeep import TURN_SECONDS, Upkeep
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,6 @@ PREPARE_SECONDS: Final = 1.0
 HANDSHAKE_SECONDS: Final = 5
 HTTP_TIMEOUT_SECONDS: Final = 120
 ANSWERS_SECONDS: Final = 5.0
-LOOK_SECONDS: Final = 1.0
 READY_POLL_SECONDS: Final = 0.1
 EXIT_FAILED: Final = 1
 EXIT_AT_ONCE: Final = 130
@@ -46,7 +45,6 @@ class HeliographServer(Server):
     """The server of one process.
 
     Args:
-        on_ready: Called once connections are accepted and ``/ready`` is good.
         queue: Whose the queue of the listening socket is.
     Attributes:
         sockets: The open WebSockets, those included whose handshake waits for the application.
@@ -68,6 +66,7 @@ class HeliographServer(Server):
         self._queue = queue
         self._ports: list[Any] = []
         self._told_at = 0.0
+        self._ending: asyncio.Task[None] | None = None
         self._on_ready = on_ready
         self._request_ended = asyncio.Event()
         trusts_proxy = getattr(settings, "SECURE_PROXY_SSL_HEADER", None) is not None
@@ -160,8 +159,7 @@ class HeliographServer(Server):
     def _on_signal(self) -> None:
         """End in order; at the second signal at once, at the third without a word to anybody."""
         now = self.loop.time()
-        if not self.is_draining:
-            self.admission.is_draining = True
+        if self._ending is None:
             self._told_at = now
             self._ending = self.loop.create_task(self._end(), name="end")
         elif self.exit_code == EXIT_AT_ONCE:
@@ -174,7 +172,12 @@ class HeliographServer(Server):
     async def _end(self) -> None:
         started_at = time.monotonic()
         self._telling.cancel()
-        await asyncio.gather(listening.stop(self._ports, self._queue), self._close_sockets())
+        stopping = self.loop.create_task(listening.stop(self._ports, self._queue), name="stop")
+        if self._queue is Queue.OF_OTHERS:
+            await stopping  # who was let in here a moment ago is served here
+        self.admission.is_draining = True
+        await self._close_sockets()
+        await stopping
         await self._until_answered()
         await self._stop_instance()
         logger.info("ended in %.1f s", time.monotonic() - started_at)
@@ -203,8 +206,8 @@ class HeliographServer(Server):
         await asyncio.sleep(SETTLE_SECONDS)  # what was answered last has not been written yet
 
     def _has_unanswered(self) -> bool:
-        known = self.connections.items()
-        return any(isinstance(each, WebRequest) and "disconnected" not in d for each, d in known)
+        entries = self.connections.items()
+        return any(isinstance(each, WebRequest) and "disconnected" not in d for each, d in entries)
 
     async def _stop_instance(self) -> None:
         try:
@@ -258,8 +261,8 @@ class HeliographServer(Server):
         self._upkeep.look_after(protocol)
 
     def application_checker(self) -> None:
-        """Look after a slice of the connections; Daphne's looks at all of them in one go."""
-        reactor.callLater(LOOK_SECONDS / SLICES, self.application_checker)
+        """Look after a slice of the connections; Daphne's looks at all at once."""
+        reactor.callLater(TURN_SECONDS, self.application_checker)
         self._upkeep.turn()
         self.admission.tell()
         garbage.turn(is_quiet=not self._requests)
@@ -280,9 +283,7 @@ def run(
     """Serve until SIGTERM or SIGINT and return the exit code.
 
     Args:
-        application: The ASGI application.
-        host: Address to listen on, with ``port``.
-        port: TCP port.
+        host, port: Where to listen.
         fd: A listening IPv4 socket to adopt instead; who gave it keeps it open.
         is_supervised: Whether that is a supervisor of this project.
         on_ready: Called once connections are accepted and ``/ready`` is good.

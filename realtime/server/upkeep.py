@@ -12,6 +12,7 @@ from typing import Any, Final
 
 logger = logging.getLogger(__name__)
 
+TURN_SECONDS: Final = 0.1
 SLICES: Final = 10
 
 

@@ -360,12 +360,12 @@ async def test_a_silent_server_keeps_no_subscriber_waiting(valkey, layer, links,
     for number in range(20):
         with pytest.raises(BrokerUnavailable):
             await layer.listen(f"group{number}", lambda data: None)
-    assert time.monotonic() - started_at < 1.5
+    assert time.monotonic() - started_at < 5  # and not 1.5 s each
     await until(lambda: links == [False], timeout_seconds=6)
     for number in range(100):
         with pytest.raises(BrokerUnavailable):
             await layer.listen(f"group{number}", lambda data: None)
-    assert time.monotonic() - started_at < 6
+    assert time.monotonic() - started_at < 15
 
     valkey.thaw()
     await until(lambda: links == [False, True])
@@ -397,26 +397,26 @@ async def test_an_outage_is_logged_when_it_begins_and_not_with_each_attempt(
 
 
 async def test_a_quiet_link_is_kept(layer, client, links, monkeypatch):
-    monkeypatch.setattr("realtime.layer_link.PROBE_SECONDS", 0.02)
-    monkeypatch.setattr("realtime.layer_link.SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr("realtime.layer_link.PROBE_SECONDS", 0.1)
+    monkeypatch.setattr("realtime.layer_link.SILENCE_SECONDS", 1.0)
     await layer.listen("news", lambda data: None)
     link_id = client.client_list(_type="pubsub")[0]["id"]
     links.clear()
 
-    await asyncio.sleep(0.6)
+    await asyncio.sleep(1.5)
 
     assert links == []
     assert client.client_list(_type="pubsub")[0]["id"] == link_id
 
 
 async def test_a_link_without_any_group_is_kept_as_well(layer, client, links, monkeypatch):
-    monkeypatch.setattr("realtime.layer_link.PROBE_SECONDS", 0.02)
-    monkeypatch.setattr("realtime.layer_link.SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr("realtime.layer_link.PROBE_SECONDS", 0.1)
+    monkeypatch.setattr("realtime.layer_link.SILENCE_SECONDS", 1.0)
     await layer.listen("news", lambda data: None)
     await layer.ignore("news")
     links.clear()
 
-    await asyncio.sleep(0.6)
+    await asyncio.sleep(1.5)
 
     assert links == []
 

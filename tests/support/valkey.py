@@ -140,6 +140,8 @@ class Valkey:
             "appendonly": "yes" if self.append_only else "no",
             "appendfsync": "everysec",
             "maxmemory-policy": "noeviction",
+            # Who asks while a script runs waits, however little time the machine has for it.
+            "lua-time-limit": "60000",
             "port": str(self.port or 0),
         }
         if self.port is None:
