@@ -35,7 +35,7 @@ check:
 
 test: check
 	@scripts/set-up-tests
-	$(PYTHON_IN_VENV) -X dev -m pytest --cov
+	@$(PYTHON_IN_VENV) -m tests
 
 bench:
 	@scripts/set-up requirements-bench.txt
