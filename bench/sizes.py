@@ -16,24 +16,24 @@ class Sizes:
 
     connections: int = 3000
     settle_seconds: float = 2.0
-    idle_seconds: float = 5.0
-    broadcasts: int = 150
+    idle_seconds: float = 4.0
+    broadcasts: int = 110
     broadcasts_least: int = 10
-    broadcast_seconds: float = 9.0
-    stall_broadcasts: int = 40
+    broadcast_seconds: float = 7.0
+    stall_broadcasts: int = 25
     channels: int = 1000
-    channel_publications: int = 2500
+    channel_publications: int = 1500
     channel_rate: int = 500
-    mixed_seconds: float = 8.0
+    mixed_seconds: float = 6.0
     slow_connections: int = 100
     slow_frozen: int = 10
-    slow_publications: int = 300
+    slow_publications: int = 200
     slow_padding_bytes: int = 32_000
     missed_publications: int = 5
-    publish_seconds: float = 1.5
+    publish_seconds: float = 1.2
     publish_rounds: int = 3
     crowd_connections: int = 10_000
-    crowd_idle_seconds: float = 15.0
+    crowd_idle_seconds: float = 12.0
     deadline_seconds: float = 150.0
 
 

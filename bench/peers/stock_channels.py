@@ -136,7 +136,7 @@ class StockChannelsCore(StockChannels):
 
     name = "channels-core"
     title = "stock Channels on Daphne, core Redis layer"
-    scenarios = frozenset({IDLE, FAN_OUT, CHANNELS})
+    scenarios = frozenset({IDLE, FAN_OUT})
     layer = "core"
     noted = {
         "idle.bytes_per_connection": 44.0 * 1024,  # with the stack for Django's sessions

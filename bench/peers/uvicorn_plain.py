@@ -7,7 +7,6 @@ from bench.peers.base import (
     CHANNELS,
     FAN_OUT,
     IDLE,
-    MIXED,
     PUBLISH,
     Peer,
     Resume,
@@ -45,7 +44,7 @@ class Uvicorn(Peer):
     name = "uvicorn"
     title = "uvicorn, plain ASGI application"
     wire = "bench.peers.uvicorn_plain:PlainWire"
-    scenarios = frozenset({IDLE, FAN_OUT, CHANNELS, MIXED, PUBLISH})
+    scenarios = frozenset({IDLE, FAN_OUT, CHANNELS, PUBLISH})
     note = (
         "no authentication, no history: a set of `send`s for each channel; one that never reads "
         "stops the loop over them for everybody, until uvicorn's ping closes it after 40 seconds"
