@@ -42,6 +42,8 @@ STANDS_FOR: Final[Mapping[str, Mapping[str, str]]] = {
         "pong_timeout": "REALTIME_PONG_TIMEOUT_SECONDS",
         "stale_close_delay": "REALTIME_STALE_CLOSE_SECONDS",
         "channel_limit": "REALTIME_CHANNEL_LIMIT",
+        "connection_limit": "REALTIME_CONNECTION_LIMIT",
+        "connection_rate_limit": "REALTIME_CONNECTION_RATE",
         "user_connection_limit": "REALTIME_USER_CONNECTION_LIMIT",
         "queue_max_size": "REALTIME_QUEUE_MAX_BYTES",
         "concurrency": "REALTIME_COMMAND_CONCURRENCY_LIMIT",

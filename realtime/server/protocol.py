@@ -89,16 +89,13 @@ class FrameProtocol(LeanProtocol):
         if self.state == OPEN:
             self.sendCloseFrame(code, websocket.reason_bytes(reason))
 
-    def onCloseHandshakeTimeout(self) -> None:
-        """Cut off a peer that does not answer; what it has not read yet stays readable for it.
+    def dropConnection(self, abort: bool = False) -> None:
+        """End the connection, with a reset only where something is queued that nobody takes.
 
-        Autobahn always resets the connection, which takes that from it.
+        Autobahn resets whoever answers our close, or does not in time. That takes from a peer what
+        it has not read yet, and is an error in the log of a proxy.
         """
-        if self.queued_bytes():
-            super().onCloseHandshakeTimeout()
-        else:
-            self.closeHandshakeTimeoutCall = None
-            self.dropConnection(abort=False)
+        super().dropConnection(abort=abort and self.queued_bytes() > 0)
 
     @property
     def closed_with(self) -> Disconnect | None:

@@ -99,6 +99,13 @@ async def sleep_and_wake(
     return await line.rest()
 
 
+async def answer_close(line: Line) -> bytes:
+    """Answer the server's close, and return what follows until the end of the connection."""
+    await line.reader.readuntil(b"\x0b\xb9shutdown")
+    line.writer.write(b"\x88\x82\0\0\0\0\x0b\xb9")
+    return await line.rest()
+
+
 @pytest.mark.rule("close-3001", "push-disconnect")
 async def test_every_client_is_told_and_those_that_go_on_elsewhere_miss_nothing(
     breakable, fresh, judge
@@ -122,6 +129,10 @@ async def test_every_client_is_told_and_those_that_go_on_elsewhere_miss_nothing(
             follower.client.url = breakable.a.websocket_url
         before = {follower.client.client_id for follower in followers}
         held = [await Line.open(server.port, text) for text in HALF_SENT * 4]
+        polite = [
+            asyncio.create_task(answer_close(await Line.open(server.port, HANDSHAKE)))
+            for _ in range(20)
+        ]
         is_busy = asyncio.Event()
         knocks = [
             asyncio.create_task(ask_until_refused(server.port, text, is_busy))
@@ -155,6 +166,7 @@ async def test_every_client_is_told_and_those_that_go_on_elsewhere_miss_nothing(
             assert closes(data) == [SHUTDOWN]
         for line in held:
             await line.rest()  # a reset would be raised
+        assert set(await asyncio.gather(*polite)) == {b""}
         assert {status(answer) for answer in answers} <= {101, 200, 503}
         accepted = [body(answer) for answer in answers if status(answer) == 101]
         assert all(closes(data) == [SHUTDOWN] for data in accepted)
