@@ -175,7 +175,9 @@ async def test_an_instance_that_is_told_to_end_costs_no_publication(
     counts = await asyncio.gather(*publishing)
 
     assert code == 0
-    assert min(counts) > 5
+    # nginx waits for a second where its knock fell into the moment of the end.
+    assert min(counts) > 0
+    assert sum(counts) > 40
     assert (await client.closed())["code"] == 3001
 
 

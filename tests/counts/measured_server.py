@@ -14,13 +14,18 @@ from typing import Any
 import django
 
 
-def figures() -> dict[str, int]:
-    """Return what the process holds of everything; a new peak begins."""
+def figures(known: int) -> dict[str, int]:
+    """Return what the process holds of everything; a new peak begins.
+
+    Args:
+        known: How many connections and requests the server has not forgotten.
+    """
     gc.collect()
     held = {
         "blocks": sys.getallocatedblocks(),
         "objects": len(gc.get_objects()) + gc.get_freeze_count(),
         "tasks": len(asyncio.all_tasks()),
+        "known": known,
     }
     held["bytes"] = tracemalloc.get_traced_memory()[0]
     tracemalloc.reset_peak()
@@ -45,7 +50,7 @@ def main() -> int:
 
     async def measured(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] == "/figures":
-            await answer(send, figures())
+            await answer(send, figures(len(server.connections)))
         elif scope["path"] == "/figures/peak":
             await answer(send, {"bytes": tracemalloc.get_traced_memory()[1]})
         else:
