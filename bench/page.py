@@ -8,7 +8,10 @@ documents makes the tables again from that and compares.
 
 import re
 import sys
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from bench import report
 from bench.tables import (
@@ -16,6 +19,7 @@ from bench.tables import (
     budget_table,
     main_table,
     other_tables,
+    remarks,
     settings_table,
     systems_table,
 )
@@ -32,15 +36,44 @@ class PageError(Exception):
     """The page and its results do not belong together."""
 
 
-def tables(results: dict[str, object]) -> dict[str, str]:
+def tables(results: dict[str, Any]) -> dict[str, str]:
     """Return the Markdown of every table by the name that the page has for it."""
     every: list[Table] = [budget_table(results), *other_tables(results)]
     every += [systems_table(results), settings_table(results)]
     named = {table.title: table.markdown() for table in every}
-    return named | {"Connections and fan-out": main_table(results).markdown()}
+    return named | {
+        "Connections and fan-out": main_table(results).markdown(),
+        "Machine": _machine(results),
+        "Remarks": _listed(remarks(results) or ["None."]),
+    }
 
 
-def rewritten(text: str, results: dict[str, object]) -> str:
+def _machine(results: dict[str, Any]) -> str:
+    machine, sizes = results["machine"], results["sizes"]
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    floor, load = machine["send_floor_us"], machine["load_at_start"]
+    return _listed(
+        [
+            f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}; one `send()` "
+            f"takes {floor:.1f} µs",
+            f"Python {machine['python']}; {packages}",
+            f"commit {results['commit']['id'][:10]}, {results['date'][:10]}; "
+            f"{sizes['connections']:,} connections, load at the start {load}",
+        ]
+    )
+
+
+def _listed(items: Sequence[str]) -> str:
+    return "\n".join(
+        textwrap.fill(
+            item, 110, initial_indent="* ", subsequent_indent="  ", break_on_hyphens=False,
+            break_long_words=False,
+        )
+        for item in items
+    )  # fmt: skip
+
+
+def rewritten(text: str, results: dict[str, Any]) -> str:
     """Return the page with each table as the results have it.
 
     Raises:

@@ -63,9 +63,10 @@ def _draw(plot: Plot, results: Mapping[str, Any], path: Path) -> Path:
         axes.invert_yaxis()
         axes.set_title(plot.title, loc="left")
         axes.spines["top"].set_visible(False)
+        axes.margins(x=0.12)
         if plot.is_wide:
             axes.set_xscale("log")
-        axes.margins(x=0.12)
+            axes.set_xlim(left=1)  # wherever else it began would make small ones look equal to none
         figure.tight_layout()
         figure.savefig(path, metadata={"Software": None})
         pyplot.close(figure)
