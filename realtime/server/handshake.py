@@ -62,5 +62,6 @@ def _address(where: Any) -> list[Any] | None:
 
 
 def _subprotocols(request: Any) -> list[str]:
-    asked = unquote(request.headers.get("sec-websocket-protocol", ""))
+    # As they are: Autobahn, which is told which one is taken, unquotes nothing.
+    asked = request.headers.get("sec-websocket-protocol", "")
     return [name.strip() for name in asked.split(",")] if asked else []
