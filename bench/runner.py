@@ -5,6 +5,7 @@ import resource
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,6 +20,7 @@ from bench.scenarios.stage import Stage
 from bench.sizes import Sizes
 
 SERVER_CORE, DRIVER_CORE = 0, 1
+NOTICE_SECONDS = 0.5
 
 
 class DeadlinePassed(Exception):
@@ -77,6 +79,8 @@ def started(peer: Peer) -> Iterator[Running]:
         running = peer.start(core=SERVER_CORE, helper_core=DRIVER_CORE, work_dir=Path(folder))
         try:
             yield running
+            # Who has not noticed yet that everybody is gone would take leave of each for seconds.
+            time.sleep(NOTICE_SECONDS)
         finally:
             running.stop()
 

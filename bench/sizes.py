@@ -8,6 +8,7 @@ class Sizes:
     """Counts and times of the scenarios.
 
     Attributes:
+        pause_seconds: Before something is measured that what came before could disturb.
         settle_seconds: Between opening connections and looking at memory.
         idle_seconds: For how long idle CPU is measured.
         broadcasts: Most broadcasts of one part, and broadcast_seconds the longest such part;
@@ -15,6 +16,7 @@ class Sizes:
     """
 
     connections: int = 3000
+    pause_seconds: float = 1.0
     settle_seconds: float = 2.0
     idle_seconds: float = 4.0
     broadcasts: int = 110
@@ -40,22 +42,23 @@ class Sizes:
 FULL = Sizes()
 QUICK = Sizes(
     connections=300,
-    settle_seconds=0.5,
-    idle_seconds=1.0,
-    broadcasts=20,
-    broadcasts_least=5,
-    broadcast_seconds=1.5,
-    stall_broadcasts=5,
+    pause_seconds=0.2,
+    settle_seconds=0.2,
+    idle_seconds=0.3,
+    broadcasts=10,
+    broadcasts_least=3,
+    broadcast_seconds=0.8,
+    stall_broadcasts=4,
     channels=100,
-    channel_publications=300,
+    channel_publications=120,
     channel_rate=300,
-    mixed_seconds=1.5,
+    mixed_seconds=1.0,
     slow_connections=30,
     slow_frozen=5,
-    slow_publications=60,
-    publish_seconds=0.3,
+    slow_publications=20,
+    publish_seconds=0.15,
     publish_rounds=1,
-    crowd_connections=1000,
-    crowd_idle_seconds=1.5,
+    crowd_connections=600,
+    crowd_idle_seconds=0.5,
     deadline_seconds=40.0,
 )

@@ -27,11 +27,11 @@ def come_back(stage: Stage, crowd: Crowd, channel: str) -> Figures:
     """
     missed = stage.sizes.missed_publications
     former = crowd.cut()
-    crowd.rest(1.0)
+    crowd.rest(stage.sizes.pause_seconds)
     for _ in range(missed):
         crowd.publish(channel)
         crowd.rest(0.02)
-    crowd.rest(0.5)
+    crowd.rest(stage.sizes.pause_seconds)
     readers = crowd.prepare([reader.seat for reader in former], former)
     tally = crowd.tally
     tally.reset()

@@ -57,7 +57,7 @@ class Stage:
             crowd.wait_delivered(crowd.tally.delivered + 1, 2.0)
         crowd.cut()
         crowd.tally.reset()
-        crowd.rest(1.0)
+        crowd.rest(self.sizes.pause_seconds)
 
 
 def seats(crowd: Crowd, channels: list[str], *, first_index: int = 0) -> list[Seat]:
@@ -148,9 +148,10 @@ def stalls(stage: Stage, crowd: Crowd, channel: str, receivers: int) -> Figures:
     """Broadcast while a probe pings on another connection; return how long it had to wait."""
     broadcasts = Broadcasts(channel, receivers)
     with stage.probe() as probe:
-        crowd.rest(0.5)
-        quiet = Window(time.monotonic_ns(), time.monotonic_ns() + 1_000_000_000)
-        crowd.rest(1.0)
+        crowd.rest(stage.sizes.pause_seconds)
+        began_ns = time.monotonic_ns()
+        crowd.rest(stage.sizes.pause_seconds)
+        quiet = Window(began_ns, time.monotonic_ns())
         broadcasts.run(
             crowd,
             most=stage.sizes.stall_broadcasts,

@@ -112,6 +112,17 @@ def test_a_ping_is_answered_and_what_follows_it_counted(reader, sockets):
     assert tally.delivered == 1
 
 
+def test_a_ping_of_the_application_is_answered_beside_publications(reader, sockets):
+    reader._wire.ping, reader._wire.pong = b"{}", b"{}"
+
+    tally = receive(
+        reader, sockets, frame(payload(1, 1) + b"\n{}"), frame(b"{}"), frame(payload(2, 1))
+    )
+
+    assert len(sockets[1].recv(100)) == 2 * len(client_frame(b"{}"))
+    assert (tally.delivered, tally.lost) == (2, 0)
+
+
 def test_a_close_is_seen_with_its_code(reader, sockets):
     receive(reader, sockets, frame((3008).to_bytes(2, "big") + b"slow", frames.CLOSE))
     sockets[1].shutdown(socket.SHUT_WR)
