@@ -8,6 +8,8 @@ import pytest
 
 from tests.support import processes
 
+pytestmark = pytest.mark.end_to_end
+
 WARM = 40  # the first ones fill caches, and tables that grow in steps
 COUNTED = 200
 

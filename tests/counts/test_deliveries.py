@@ -4,6 +4,8 @@ import pytest
 
 from tests.counts.seats import wait_for
 
+pytestmark = pytest.mark.end_to_end
+
 SEATS = 250
 PUBLICATIONS = 10
 DELIVERIES = SEATS * PUBLICATIONS

@@ -90,7 +90,8 @@ async def test_nothing_is_written_in_the_step_that_puts_it(fan_out, queue, log):
     await drained(fan_out, queue)
 
 
-async def test_channels_take_turns(fan_out, log):
+async def test_channels_take_turns(fan_out, log, monkeypatch):
+    monkeypatch.setattr("realtime.fan_out.TURN_SECONDS", 60)  # or a stall would end one early
     queues = [ChannelQueue() for _ in range(3)]
     for name, queue in zip("abc", queues, strict=True):
         Reader(queue, name, log)

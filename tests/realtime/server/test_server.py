@@ -18,6 +18,8 @@ from tests.support.raw_client import RawClient
 from tests.support.servers import REPOSITORY, Deployment, Filled, Server, environment, token
 from tests.support.valkey import Valkey
 
+pytestmark = pytest.mark.end_to_end
+
 HANDSHAKE = (
     "GET /connection/websocket HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
     "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
