@@ -71,6 +71,8 @@ _known_header = lru_cache(maxsize=HEADERS_KEPT)(_read_header)
 
 
 def _decoded(segment: bytes) -> bytes:
+    if segment.endswith(b"="):
+        raise ValueError("padded, which RFC 7515 rules out")
     padded = segment + b"=" * (-len(segment) % 4)
     content = urlsafe_b64decode(padded)
     # Python's decoder passes over what is not of the alphabet, and over bits that nothing holds.

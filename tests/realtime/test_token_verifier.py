@@ -73,7 +73,8 @@ def as_here(token):
 def test_a_changed_token_is_read_as_the_library_reads_it(at, cut, put):
     token = GOOD[:at] + put + GOOD[at + cut :]
 
-    assert as_here(token) == as_the_library(token)
+    # Padding, which the library bears with, is not part of RFC 7515.
+    assert as_here(token) == (None if "=" in token else as_the_library(token))
 
 
 @pytest.mark.parametrize(
