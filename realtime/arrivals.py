@@ -223,6 +223,7 @@ class Arrivals:
         )
         # What is queued stays: those who are told hear nothing more, the others get it.
         channel.position = position
+        channel.is_proven = False
         channel.queue.delivered = position
         self._tell(channel)
 

@@ -62,7 +62,8 @@ class Subscription:
     __slots__ = (
         "_buffer",
         "_buffer_bytes",
-        "_guard",
+        "_guard_epoch",
+        "_guard_offset",
         "_holder",
         "chan_info",
         "channel",
@@ -103,7 +104,8 @@ class Subscription:
         self._holder = holder
         self._buffer: list[Delivery] | None = []
         self._buffer_bytes = 0
-        self._guard = 0
+        self._guard_offset = 0
+        self._guard_epoch = ""
 
     def hand(self, delivery: Delivery) -> None:
         """Take one delivery, in the channel's order."""
@@ -111,10 +113,11 @@ class Subscription:
             self.outbox.write(delivery.frame)
         elif self.state is State.JOINING:
             self._keep(delivery)
-        elif self.state is State.GUARDED and (
-            delivery.offset == 0 or delivery.offset > self._guard
-        ):
-            if delivery.offset:
+        elif self.state is State.GUARDED:
+            # Offsets of another epoch say nothing of what was read.
+            if delivery.offset and delivery.epoch == self._guard_epoch:
+                if delivery.offset <= self._guard_offset:
+                    return
                 self._become_live()
             self.outbox.write(delivery.frame)
 
@@ -178,10 +181,10 @@ class Subscription:
             elif delivery.offset > reached:
                 reached = delivery.offset
                 self.outbox.write(delivery.frame)
-        self._guard = reached
         if position is None:
             self._become_live()
         else:
+            self._guard_offset, self._guard_epoch = reached, position.epoch
             self.state = State.GUARDED
         return reached
 

@@ -191,6 +191,9 @@ class Subscriptions:
         except BaseException:
             await self.undo(opening)
             raise
+        if self._is_closed:  # meanwhile; the client has been told of the end of everything
+            await self.undo(opening)
+            return
         # Nothing may be awaited between these: what arrives now follows the push.
         self._outbox.write(codec.subscribe_frame(channel, push_of(result)))
         for publication in result.publications:

@@ -84,6 +84,16 @@ def test_a_guard_lets_through_what_has_no_offset(subscription, written):
     assert subscription.state is State.GUARDED
 
 
+def test_a_guard_holds_back_nothing_of_another_epoch(subscription, written):
+    subscription.release(at(5))
+
+    subscription.hand(delivery(9, "before"))
+    subscription.hand(delivery(5))
+    subscription.hand(delivery(1, "after"))
+
+    assert written == [b"9", b"1"]
+
+
 def test_what_was_kept_moves_the_guard_on(subscription, written):
     for offset in (3, 4):
         subscription.hand(delivery(offset))
