@@ -21,6 +21,8 @@ from realtime.server.listening import QUEUE_MAX
 READY: Final = b"r"
 # Tells a child to end, and to leave those who wait at its listening socket to its successor.
 LEAVE: Final = signal.SIGUSR1
+# A child's own: its parent has died, so it is to end, unless it does so already.
+ORPHANED: Final = signal.SIGUSR2
 
 
 def bind(host: str, port: int, *, count: int) -> list[socket.socket]:
@@ -100,7 +102,7 @@ def tied_to_supervisor(number: int) -> Iterator[Callable[[], None]]:
     def end_with_parent() -> None:
         tie.recv(1)
         if not is_over.is_set():
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), ORPHANED)
 
     thread = threading.Thread(target=end_with_parent, name="supervisor")
     thread.start()

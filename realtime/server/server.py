@@ -23,7 +23,7 @@ from realtime.protocol.disconnects import SHUTDOWN
 from realtime.protocol.errors import BrokerUnavailable
 from realtime.server import garbage, listening
 from realtime.server.admission import Admission
-from realtime.server.child import LEAVE
+from realtime.server.child import LEAVE, ORPHANED
 from realtime.server.http_channel import DeadlineChannel
 from realtime.server.listening import QUEUE_MAX, SETTLE_SECONDS, Queue
 from realtime.server.protocol import prepare
@@ -118,6 +118,7 @@ class HeliographServer(Server):
             self.loop.add_signal_handler(number, self._on_signal)
         if self._queue is Queue.OF_SUPERVISOR:
             self.loop.add_signal_handler(LEAVE, self._leave)
+            self.loop.add_signal_handler(ORPHANED, self._begin_end)
         self._upkeep = Upkeep(
             self.connections,
             close_seconds=lambda: self.application_close_timeout,
@@ -148,23 +149,27 @@ class HeliographServer(Server):
     # End --------------------------------------------------------------------------------------
 
     def _fail(self) -> None:
-        self.exit_code = EXIT_FAILED
-        self._on_signal()
+        self.exit_code = self.exit_code or EXIT_FAILED
+        self._begin_end()
 
     def _leave(self) -> None:
         """End in order, and leave those who wait at the listening socket to another process."""
-        self._queue = Queue.OF_OTHERS
-        self._on_signal()
+        if self._ending is None:
+            self._queue = Queue.OF_OTHERS
+        self._begin_end()
+
+    def _begin_end(self) -> None:
+        if self._ending is None:
+            self._told_at = self.loop.time()
+            self._ending = self.loop.create_task(self._end(), name="end")
 
     def _on_signal(self) -> None:
         """End in order; at the second signal at once, at the third without a word to anybody."""
-        now = self.loop.time()
         if self._ending is None:
-            self._told_at = now
-            self._ending = self.loop.create_task(self._end(), name="end")
+            self._begin_end()
         elif self.exit_code == EXIT_AT_ONCE:
             os._exit(EXIT_AT_ONCE)
-        elif now - self._told_at > ECHO_SECONDS:
+        elif self.loop.time() - self._told_at > ECHO_SECONDS:
             self.exit_code = EXIT_AT_ONCE
             self._ending.cancel()
             self.stop()

@@ -169,7 +169,9 @@ class Supervisor:
             place.listener.close()
             for child in place.children():
                 # Always this one: it is what a server understands as the wish to end in order.
-                child.signal(signal.SIGTERM)
+                # Who leaves has been told so; a second wish would end it at once.
+                if child is not place.leaving:
+                    child.signal(signal.SIGTERM)
 
     def _kill_all(self, why: str) -> None:
         logger.warning("%s", why)

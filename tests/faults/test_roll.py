@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import pty
 import shutil
@@ -13,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.sockets import HANDSHAKE, ask, request, status
+from tests.faults.sockets import HANDSHAKE, Line, ask, closes, request, status, text_frame
 from tests.support import processes
 from tests.support.follower import Follower
 from tests.support.publisher import Api, Publisher
-from tests.support.servers import REPOSITORY, Server
+from tests.support.servers import REPOSITORY, Server, token
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
 
@@ -166,6 +167,26 @@ async def test_a_signal_that_ends_everything_ends_a_roll_as_well(breakable) -> N
         await until(server, lambda: len(children(server.process.pid)) == 3)
 
         assert await asyncio.to_thread(server.terminate) < 15
+
+
+async def test_who_leaves_is_given_its_time_when_everything_ends(breakable) -> None:
+    async with serving_two(breakable, REALTIME_DRAIN_SECONDS="4") as server:
+        lines = [await Line.open(server.port, HANDSHAKE) for _ in range(40)]
+        for line in lines:
+            await line.reader.readuntil(b"\r\n\r\n")
+            connect = {"id": 1, "connect": {"token": token("42")}}
+            line.writer.write(text_frame(json.dumps(connect)))
+            await line.reader.readuntil(b'"connect":{')
+        rests = [asyncio.create_task(line.rest()) for line in lines]
+
+        server.process.send_signal(signal.SIGHUP)
+        await asyncio.wait(rests, return_when=asyncio.FIRST_COMPLETED)
+        server.process.send_signal(signal.SIGTERM)
+
+        told = [closes(rest[rest.index(b"}}") + 2 :]) for rest in await asyncio.gather(*rests)]
+        assert told == [[(3001, "shutdown")]] * len(lines)
+        assert await asyncio.to_thread(server.process.wait, 15) == 0
+        assert server.log().count("ended in") == 3
 
 
 async def test_a_successor_that_dies_is_not_the_end(breakable) -> None:
