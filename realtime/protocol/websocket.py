@@ -11,6 +11,7 @@ from struct import Struct
 TEXT = 0x1
 BINARY = 0x2
 PING = 0x9
+PONG = 0xA
 _FINAL = 0x80
 _LENGTH_16 = Struct("!BBH")
 _LENGTH_64 = Struct("!BBQ")

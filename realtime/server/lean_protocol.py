@@ -14,11 +14,13 @@ from daphne.ws_protocol import WebSocketProtocol
 from twisted.web.http import HTTPChannel
 
 from realtime.protocol import websocket
+from realtime.server.incoming import Incoming
 
 OPEN: Final = WebSocketProtocol.STATE_OPEN
 # Read at once from a socket; what one read brings beyond the bounds is bounded by it.
 READ_BYTES: Final = 16 * 1024
 LOG_PREFIX: Final = "websocket"
+NOTHING: Final = bytearray()  # never added to: a message begins with its own
 
 # What an open connection keeps of its own; all else is as the class says.
 KEPT: Final = (
@@ -71,6 +73,8 @@ class LeanProtocol(WebSocketProtocol):
     websocket_version = 13
     inside_message = False
     current_frame: Any = None
+    message_data = NOTHING
+    incoming: Incoming  # there once the application is started
     # Daphne's. -------------------------------------------------------------------------------
     path = ""
     client_addr: list[Any] | None = None
@@ -115,6 +119,11 @@ class LeanProtocol(WebSocketProtocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Read whole messages at once; everything else goes through Autobahn's hands."""
+        if self.state == self.STATE_CLOSED:
+            return
+        if self.state == self.STATE_CONNECTING and hasattr(self, "incoming"):
+            self._keep_early(data)
+            return
         if self.state == OPEN and not (self.data or self.current_frame or self.inside_message):
             start = 0
             while self.state == OPEN:
@@ -129,8 +138,46 @@ class LeanProtocol(WebSocketProtocol):
         self.data += data
         self.consumeData()
 
+    def _keep_early(self, data: bytes) -> None:
+        """Keep what comes before the handshake is answered, so long as it is little.
+
+        Autobahn would take it for another handshake.
+        """
+        self.data += data
+        if len(self.data) > READ_BYTES:
+            self.dropConnection(abort=True)
+
+    def _protocol_violation(self, reason: str) -> bool:
+        """Close, and leave a stream whose frames can no longer be told apart.
+
+        Returns:
+            Whether to read nothing more of what has arrived: a frame whose head is wrong has no
+            end. What comes later is looked at for an answer to the close.
+        """
+        super()._protocol_violation(reason)
+        if self.current_frame is not None:
+            return False
+        self.data = b""
+        return True
+
+    # A message that comes in parts is one buffer, however small the parts are.
+
+    def onMessageBegin(self, isBinary: bool) -> None:
+        """Begin a message of which not all is here."""
+        self.message_is_binary = isBinary
+        self.message_data = bytearray()
+        self.message_data_total_length = 0
+
+    def onMessageFrameData(self, payload: bytes) -> None:
+        """Add a part, unless the message is not wanted."""
+        if not self.failedByMe:
+            self.message_data += payload
+
+    def onMessageFrameEnd(self) -> None:
+        """Do nothing: the parts are in place."""
+
     def onMessageEnd(self) -> None:
         """Hand a message over that came in parts, as Autobahn does but for its listeners."""
         if not self.failedByMe:
-            self.onMessage(b"".join(self.message_data or ()), self.message_is_binary)
-        self.message_data: list[bytes] | None = None
+            self.onMessage(bytes(self.message_data), self.message_is_binary)
+        self.message_data = NOTHING

@@ -93,9 +93,15 @@ class FrameProtocol(LeanProtocol):
         """End the connection, with a reset only where something is queued that nobody takes.
 
         Autobahn resets whoever answers our close, or does not in time. That takes from a peer what
-        it has not read yet, and is an error in the log of a proxy.
+        it has not read yet, and is an error in the log of a proxy. Where it does not, it waits for
+        ever for a peer that takes nothing.
         """
-        super().dropConnection(abort=abort and self.queued_bytes() > 0)
+        is_queued = self.queued_bytes() > 0
+        super().dropConnection(abort=abort and is_queued)
+        if is_queued and not abort:
+            self.factory._batched_timer.call_later(
+                CLOSE_HANDSHAKE_SECONDS, self.transport.abortConnection
+            )
 
     @property
     def closed_with(self) -> Disconnect | None:
@@ -114,6 +120,11 @@ class FrameProtocol(LeanProtocol):
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
         """Write what Autobahn has framed, as it is."""
         self.transport.write(data)
+
+    def onPing(self, payload: bytes) -> None:
+        """Answer; answers that nobody reads are bounded like everything else."""
+        if not self.write_frame(websocket.frame(payload, websocket.PONG), _queue_max_bytes()):
+            self.close(*SLOW)
 
     # Way in -----------------------------------------------------------------------------------
 
@@ -200,6 +211,8 @@ class FrameProtocol(LeanProtocol):
             name.decode("latin-1"): value.decode("latin-1")
             for name, value in message.get("headers", ())
         }
+        if self.state != self.STATE_CONNECTING:
+            return  # dropped meanwhile
         deferred = self.handshake_deferred
         del self.handshake_deferred
         deferred.callback(
@@ -211,7 +224,7 @@ class FrameProtocol(LeanProtocol):
         opcode = websocket.TEXT if text is not None else websocket.BINARY
         payload = text.encode() if text is not None else message["bytes"]
         frame = websocket.frame(payload, opcode)
-        if not self.write_frame(frame, conf.current().queue_max_bytes):
+        if not self.write_frame(frame, _queue_max_bytes()):
             self.close(*SLOW)
 
     def _deny(self, reason: str) -> None:
@@ -222,13 +235,21 @@ class FrameProtocol(LeanProtocol):
         deferred.errback(ConnectionDeny(self._denial_status, reason or "Refused"))
 
     def check_timeouts(self) -> None:
-        """Refuse an application that does not answer a handshake.
+        """Refuse an application that does not answer a handshake, or not so that it can be sent.
 
         Nothing else: pings and ages are the session's, and are looked at in slices.
         """
-        is_waiting = self.state == self.STATE_CONNECTING and hasattr(self, "handshake_deferred")
-        if is_waiting and self.duration() > self.server.websocket_connect_timeout:
-            self.serverReject()
+        if self.state != self.STATE_CONNECTING:
+            return
+        if self.duration() > self.server.websocket_connect_timeout:
+            if hasattr(self, "handshake_deferred"):
+                self.serverReject()
+            else:
+                self.dropConnection(abort=True)
+
+
+def _queue_max_bytes() -> int:
+    return conf.current().queue_max_bytes
 
 
 def prepare(factory: WebSocketFactory) -> None:

@@ -83,10 +83,10 @@ class MemoryWatch:
         return self.peak_bytes - self.before_bytes
 
 
-async def talking(server: CountingServer, channel: str) -> Line:
+async def talking(server: CountingServer, channel: str, *, room_bytes: int = 8192) -> Line:
     """Open a connection that is subscribed, on a socket with little room."""
     line = await Line.open(server.port, HANDSHAKE)
-    line.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    line.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room_bytes)
     await line.reader.readuntil(b"\r\n\r\n")
     commands = [
         {"id": 1, "connect": {"token": token("42")}},

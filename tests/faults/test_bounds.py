@@ -116,6 +116,48 @@ async def flood(server: CountingServer, channel: str, *, seconds: float) -> None
         line.cut()
 
 
+async def test_pings_whose_answers_nobody_reads_end_the_connection(server) -> None:
+    await warm_up(server)
+    closes = len(re.findall(SLOW, server.log()))
+    # With less room the kernel drops what it has no room for, and with it the word that there is.
+    line = await talking(server, "live:pings", room_bytes=MIB)
+    ping = b"\x89\xfd" + bytes(4 + 125)
+    with MemoryWatch(server) as memory:
+        try:
+            async with asyncio.timeout(30):
+                while True:
+                    line.writer.write(ping * 1000)
+                    await line.writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            line.cut()
+    await server.until_empty()
+
+    assert len(re.findall(SLOW, server.log())) == closes + 1
+    assert memory.added_bytes < ALLOWANCE_BYTES
+
+
+@pytest.mark.parametrize("last", [b"\x88\x82\0\0\0\0\x03\xe8", b"\x8b\x80\0\0\0\0" * 2])
+async def test_who_ends_and_reads_nothing_is_not_waited_for(server, fresh, last) -> None:
+    """By a close, or by breaking the protocol twice; its queue has no room in its socket."""
+    channel = fresh("stream")
+    async with RawClient(server.websocket_url) as publisher:
+        await publisher.connect(token("43"))
+        line = await talking(server, channel)
+        while not ask_server(server, "/queued"):
+            await publisher.publish(channel, "x" * 20_000)
+
+        line.writer.write(last)
+        await asyncio.to_thread(
+            processes.wait_until,
+            lambda: server.counts()["sockets"] == 1,
+            timeout_seconds=8,
+            what=lambda: f"still held: {server.counts()}",
+        )
+        line.cut()
+
+
 async def test_connections_that_come_and_go_make_no_cycles(server) -> None:
     """Or their memory would wait for the collector: docs/decisions/0020 builds on that."""
     count = 100

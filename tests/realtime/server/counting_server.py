@@ -1,8 +1,8 @@
 """The server with a view into it: ``python -m tests.realtime.server.counting_server PORT``.
 
-``/counts`` answers how much it holds of its connections, ``/held`` what it holds of anything, and
-``/garbage`` how much was freed by the collector alone; ``/stock/...`` are consumers as other
-applications on the same server write them.
+``/counts`` answers how much it holds of its connections, ``/held`` what it holds of anything,
+``/queued`` how many bytes wait for sockets, and ``/garbage`` how much was freed by the collector
+alone; ``/stock/...`` are consumers as other applications on the same server write them.
 """
 
 import asyncio
@@ -82,6 +82,8 @@ def main() -> int:
             await answer(send, counts())
         elif scope["path"] == "/held":
             await answer(send, held(counts.server))
+        elif scope["path"] == "/queued":
+            await answer(send, sum(each.queued_bytes() for each in counts.server.sockets))
         elif scope["path"] == "/garbage":
             await answer(send, garbage())
         elif scope["path"].startswith("/stock/"):

@@ -35,6 +35,7 @@ class Host:
         self.websocket_connect_timeout = 5
         self.received: list[dict[str, Any]] = []
         self.scopes: list[dict[str, Any]] = []
+        self.acceptance: dict[str, Any] = {"type": "websocket.accept"}
         self.may_receive = asyncio.Event()
         self.may_receive.set()
         self.factory = WebSocketFactory(self)
@@ -55,7 +56,7 @@ class Host:
     async def application(self, scope: Any, receive: Any, send: Any) -> None:
         self.scopes.append(scope)
         await receive()
-        await send({"type": "websocket.accept"})
+        await send(self.acceptance)
         while True:
             await self.may_receive.wait()
             self.received.append(await receive())

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from realtime.protocol import websocket
 from realtime.protocol.disconnects import INVALID_TEXT, MESSAGE_TOO_BIG, SHUTDOWN
 from realtime.server.incoming import MESSAGES_MAX
-from realtime.server.lean_protocol import KEPT
+from realtime.server.lean_protocol import KEPT, READ_BYTES
 from tests.realtime.server.handmade import (
     HANDSHAKE,
     MESSAGE_MAX_BYTES,
@@ -59,7 +59,7 @@ async def test_what_came_in_parts_costs_nothing_that_lasts(host):
 
     assert len(texts(host)) == 100
     assert len(protocol.data) == 0
-    assert protocol.message_data is None
+    assert not protocol.message_data
 
 
 async def test_the_scope_says_what_was_asked(host):
@@ -141,6 +141,51 @@ async def test_a_handshake_sets_no_timer(host):
     await settle()
 
     assert host.received == [{"type": "websocket.disconnect", "code": 1006}]
+
+
+async def test_a_second_request_before_the_answer_is_no_second_handshake(host):
+    protocol = host.connect()
+
+    protocol.dataReceived(HANDSHAKE)
+    await settle()
+
+    assert len(host.scopes) == 1
+    assert protocol.transport.value().count(b"HTTP/1.1 ") == 1
+
+
+async def test_what_comes_before_the_answer_is_read_behind_it(host):
+    protocol = host.connect()
+
+    protocol.dataReceived(masked(b"early"))
+    await settle()
+
+    assert texts(host) == ["early"]
+
+
+async def test_a_flood_before_the_answer_ends_the_connection(host):
+    protocol = host.connect()
+
+    for _ in range(100):
+        protocol.dataReceived(bytes(1000))
+    await settle()
+
+    assert protocol.transport.disconnecting
+    assert len(protocol.data) <= READ_BYTES + 1000
+    assert protocol.transport.value() == b""
+
+
+async def test_an_acceptance_that_cannot_be_sent_ends_by_the_deadline(host):
+    host.acceptance = {"type": "websocket.accept", "subprotocol": "nobody-asked-for-it"}
+    protocol = host.connect()
+    await settle()
+    assert protocol.state == protocol.STATE_CONNECTING
+
+    protocol.check_timeouts()
+    assert not protocol.transport.disconnecting
+
+    protocol.socket_opened -= host.websocket_connect_timeout + 1
+    protocol.check_timeouts()
+    assert protocol.transport.disconnecting
 
 
 # Reading ---------------------------------------------------------------------------------------
@@ -231,6 +276,31 @@ async def test_garbage_is_refused_as_autobahn_refuses_it(host):
         ours.connectionLost(Failure(ConnectionDone()))
 
 
+async def test_a_stream_that_breaks_the_protocol_is_kept_nothing_of(host):
+    protocol = await host.open()
+
+    for _ in range(100):
+        protocol.dataReceived(masked(b"x" * 1000, 9))  # a ping may have 125
+
+    assert protocol.transport.value()[2:4] == (1002).to_bytes(2, "big")
+    assert protocol.transport.disconnecting
+    assert len(protocol.data) == 0
+    assert not vars(protocol).get("control_frame_data")
+
+
+async def test_empty_parts_of_a_message_cost_nothing(host):
+    protocol = await host.open()
+    protocol.dataReceived(masked(b"begin", is_final=False))
+
+    for _ in range(1000):
+        protocol.dataReceived(masked(b"", 0, is_final=False))
+
+    assert protocol.message_data == b"begin"
+    protocol.dataReceived(masked(b" end", 0))
+    await settle()
+    assert texts(host) == ["begin end"]
+
+
 async def test_text_that_is_not_utf8_closes_with_1007(host):
     protocol = await host.open()
 
@@ -261,7 +331,7 @@ async def test_a_message_beyond_the_bound_closes_with_1009(host):
     protocol.dataReceived(frame[100:-1])
     await settle()
     assert len(protocol.data) == 0  # what arrives of it is thrown away unread
-    assert not protocol.frame_data
+    assert not protocol.message_data
     assert host.received == []
 
 
