@@ -66,6 +66,7 @@ INSTALLED_APPS = [
     "realtime",  # before staticfiles and servestatic, whose runserver would hide ours
     "api",
     "dashboard",
+    "upstreams",
     "project",
     "servestatic",
     "django.contrib.admin",

@@ -15,7 +15,6 @@ from django.db.models.signals import post_migrate
 
 from realtime import checks  # noqa: F401  # importing it registers the system checks
 
-_WATCHED: Final = ("Namespace", "ApiKey")
 # Written with every use of a key; not a change of what the key may do.
 _UNWATCHED_FIELDS: Final = frozenset({"last_used_at"})
 _NAME: Final = "{table}_{event}_is_a_new_version"
@@ -41,20 +40,29 @@ class RealtimeConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Have the triggers made whenever the tables may have been."""
-        post_migrate.connect(make_triggers, sender=self, dispatch_uid="realtime triggers")
+        """Have the triggers made whenever the tables may have been, of whichever app."""
+        post_migrate.connect(make_triggers, dispatch_uid="realtime triggers")
 
 
 def make_triggers(sender: AppConfig, *, using: str, **_: Any) -> None:
-    """Make the triggers anew, and a new version, for changes of data while they were missing.
+    """Make an app's triggers anew, and a new version, for changes while they were missing.
 
     Raises:
         NotSupportedError: The database is neither SQLite nor PostgreSQL.
     """
+    # Here, because models cannot be imported before the apps are ready.
+    from realtime.models import SnapshotVersion
+    from realtime.snapshot import watched_models
+
+    models = [each for each in watched_models() if each._meta.app_label == sender.label]
+    if not models:
+        return
     connection = connections[using]
-    version = sender.get_model("SnapshotVersion")
+    version = SnapshotVersion
     with connection.cursor() as cursor:
-        if version._meta.db_table not in connection.introspection.table_names(cursor):
+        there = set(connection.introspection.table_names(cursor))
+        tables = [model._meta.db_table for model in models]
+        if version._meta.db_table not in there or not there.issuperset(tables):
             return  # migrated back to nothing, or to another database
         if connection.vendor not in _NOW:
             raise NotSupportedError(
@@ -64,8 +72,7 @@ def make_triggers(sender: AppConfig, *, using: str, **_: Any) -> None:
         quoted_version = connection.ops.quote_name(version._meta.db_table)
         bump = _BUMP.format(version=quoted_version, now=_NOW[connection.vendor])
         cursor.execute(bump)
-        for name in _WATCHED:
-            table = sender.get_model(name)._meta.db_table
+        for table in tables:
             make = _on_sqlite if connection.vendor == "sqlite" else _on_postgresql
             events = _events(connection, cursor, table)
             for statement in make(connection, table, bump, events):

@@ -14,7 +14,7 @@ from channels.layers import get_channel_layer
 from django.db import Error as DatabaseError
 from django.db import close_old_connections
 
-from realtime import conf, demo, registry, snapshot
+from realtime import conf, demo, hooks, registry, snapshot
 from realtime.broker.broker import Broker
 from realtime.broker.reads import SharedReads
 from realtime.connections import ConnectionTable
@@ -129,6 +129,8 @@ class Instance:
             tasks.create_task(self._check_positions(), name="positions")
             tasks.create_task(self._control.run(), name="control")
             tasks.create_task(registry.keep_beating(self.servers, self.uid), name="beat")
+            for name, job in hooks.jobs.items():
+                tasks.create_task(_run_job(job), name=name)
             if conf.current().demo:
                 clock = demo.tick(self.broker, lambda: self.snapshot or Snapshot())
                 tasks.create_task(clock, name="demo clock")
@@ -197,6 +199,10 @@ class Instance:
     def _close_everybody(self) -> None:
         closing = self.walks.close_all(SHUTDOWN, seconds=conf.current().drain_seconds)
         self.tasks.spawn(closing, "close everybody")
+
+
+async def _run_job(job: hooks.Job) -> None:
+    await job()
 
 
 def _load_snapshot(known: Snapshot | None) -> Snapshot:

@@ -1,14 +1,17 @@
-"""Namespaces and API keys as one immutable value.
+"""Namespaces, API keys and what other apps configure, as one immutable value.
 
 Read by the instance's poll and by ``services``; everything that decides something for a client
 decides on a snapshot, so that the database is not on the way of a command. The functions here do
 synchronous I/O: a coroutine calls them in a thread.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from django.db.models import Model
 
 from realtime.models import ApiKey, Namespace, SnapshotVersion
 from realtime.protocol.errors import UnknownChannel
@@ -82,6 +85,7 @@ class Snapshot:
     version: int = 0
     namespaces: Mapping[str, ChannelOptions] = field(default_factory=dict)
     api_keys: tuple[ApiKeyEntry, ...] = ()
+    parts: Mapping[str, Any] = field(default_factory=dict)
 
     def options_of(self, channel: str) -> ChannelOptions:
         """Return the options that hold for a channel.
@@ -108,6 +112,33 @@ def namespace_of(channel: str) -> str | None:
     return namespace if boundary else None
 
 
+class _Part(NamedTuple):
+    """What an app adds to every snapshot."""
+
+    load: Callable[[], Any]
+    watched: tuple[type[Model], ...]
+
+
+_parts: dict[str, _Part] = {}
+
+
+def register_part(name: str, load: Callable[[], Any], *, watched: tuple[type[Model], ...]) -> None:
+    """Have every snapshot hold what ``load`` returns; called by an app when it is ready.
+
+    Args:
+        name: Its key in ``Snapshot.parts``.
+        load: Asks the database and returns an immutable value; called in a thread.
+        watched: The models it reads. Any change of their tables makes a new snapshot, as far as
+            the app has had their triggers made (``apps.make_triggers``).
+    """
+    _parts[name] = _Part(load, watched)
+
+
+def watched_models() -> list[type[Model]]:
+    """Return the models whose changes make a new snapshot: ours and those of the parts."""
+    return [Namespace, ApiKey, *(model for part in _parts.values() for model in part.watched)]
+
+
 def load() -> Snapshot:
     """Read everything.
 
@@ -117,7 +148,8 @@ def load() -> Snapshot:
     # The version comes first: a change in between then shows as a newer version at the next poll,
     # and is read again. The other way round it would be lost.
     version = _version()
-    return Snapshot(version, MappingProxyType(_namespaces()), _api_keys())
+    parts = MappingProxyType({name: part.load() for name, part in _parts.items()})
+    return Snapshot(version, MappingProxyType(_namespaces()), _api_keys(), parts)
 
 
 def load_if_changed(known: Snapshot | None) -> Snapshot:
