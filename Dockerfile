@@ -24,6 +24,7 @@ COPY manage.py ./
 COPY project/ project/
 COPY api/ api/
 COPY dashboard/ dashboard/
+COPY upstreams/ upstreams/
 COPY realtime/ realtime/
 # With a folder for data that is gone afterwards: a secret made here must not stay in a layer.
 RUN VAR_DIR=/tmp/build python manage.py collectstatic --no-input --verbosity 0 && rm -r /tmp/build

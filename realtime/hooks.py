@@ -10,7 +10,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from realtime.protocol.errors import InternalError, ProtocolError
 from realtime.protocol.messages import ABSENT
@@ -44,8 +44,7 @@ class ApplicationError(ProtocolError):
         self.temporary = temporary
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(Struct, frozen=True):
     """The connection on whose behalf something is asked.
 
     Attributes:
@@ -61,15 +60,14 @@ class Peer:
     user: str = ""
     info: Raw = ABSENT
     meta: Raw = ABSENT
-    headers: Mapping[str, str] = field(default_factory=lambda: NOTHING)
-    emulated_headers: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    headers: Mapping[str, str] = NOTHING
+    emulated_headers: Mapping[str, str] = NOTHING
     transport: str = "websocket"
     protocol: str = "json"
     encoding: str = "json"
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """One question; what a kind does not have is empty.
 
     Attributes:
