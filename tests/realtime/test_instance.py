@@ -6,7 +6,7 @@ import logging
 import pytest
 from django.db import OperationalError
 
-from realtime import control, instance, registry, services
+from realtime import control, hooks, instance, registry, services
 from realtime.control import DisconnectCommand
 from realtime.instance import Instance
 from realtime.outbox import Outbox
@@ -49,6 +49,40 @@ async def started(redis_server, loaded):
 async def test_there_is_one_instance_of_a_loop(started):
     assert await instance.ensure_started() is started
     assert instance.current() is started
+
+
+async def test_jobs_of_other_apps_run_as_long_as_the_instance(redis_server, loaded, monkeypatch):
+    monkeypatch.setattr("realtime.hooks.jobs", {})
+    steps = []
+
+    @hooks.background("a job")
+    async def job():
+        steps.append("begun")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            steps.append("ended")
+
+    await instance.ensure_started()
+    await until(lambda: steps == ["begun"])
+    await within(instance.stop_current())
+
+    assert steps == ["begun", "ended"]
+
+
+async def test_a_job_that_fails_ends_the_instance(redis_server, loaded, monkeypatch):
+    monkeypatch.setattr("realtime.hooks.jobs", {})
+    failures = []
+
+    @hooks.background("a job")
+    async def job():
+        raise ValueError("a mistake")
+
+    running = await instance.ensure_started(on_failure=lambda: failures.append("told"))
+    await until(lambda: failures)
+    await within(instance.stop_current())
+
+    assert isinstance(running.failure, ExceptionGroup)
 
 
 async def test_a_stopped_instance_leaves_nothing_behind(redis_server, loaded):

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 from django.apps import apps
+from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.db import connection, transaction
 from django.db.models import JSONField, Value
@@ -257,3 +258,46 @@ def test_a_server_without_configuration_knows_no_namespace():
     assert Snapshot().options_of("news") == ChannelOptions()
     with pytest.raises(UnknownChannel):
         Snapshot().options_of("demo:x")
+
+
+# Parts of other apps ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def part(monkeypatch):
+    """Have snapshots hold the users' names, as an app would that configures by them."""
+    monkeypatch.setattr("realtime.snapshot._parts", {})
+    users = get_user_model()
+    snapshot.register_part(
+        "names",
+        lambda: tuple(users.objects.order_by("pk").values_list("username", flat=True)),
+        watched=(users,),
+    )
+    make_triggers(apps.get_app_config("auth"), using="default")
+    return users
+
+
+def test_a_snapshot_holds_what_an_app_registers(part):
+    part.objects.create(username="ada")
+
+    assert snapshot.load().parts == {"names": ("ada",)}
+
+
+def test_a_change_of_what_an_app_watches_makes_a_new_snapshot(part):
+    part.objects.create(username="ada")
+    known = snapshot.load()
+    assert snapshot.load_if_changed(known) is known
+
+    part.objects.update(username="grace")
+
+    assert snapshot.load_if_changed(known).parts == {"names": ("grace",)}
+
+
+def test_an_app_that_registers_nothing_gets_no_triggers(monkeypatch):
+    monkeypatch.setattr("realtime.snapshot._parts", {})
+    make_triggers(apps.get_app_config("auth"), using="default")
+    known = snapshot.load()
+
+    get_user_model().objects.create(username="ada")
+
+    assert snapshot.load_if_changed(known) is known
