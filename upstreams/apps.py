@@ -10,3 +10,13 @@ class UpstreamsConfig(AppConfig):
     label = "upstreams"
     verbose_name = "Upstreams"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Have every snapshot hold the configuration, and the engine ask by it."""
+        from realtime import hooks, snapshot
+        from upstreams import configuration, provider
+        from upstreams.models import Route, Upstream
+
+        snapshot.register_part(configuration.PART, configuration.load, watched=(Upstream, Route))
+        hooks.provide(provider.UpstreamProvider())
+        hooks.background("upstreams")(provider.close_client)

@@ -1,0 +1,295 @@
+"""The bodies of Centrifugo's proxies: from a question to bytes, and from bytes to an answer.
+
+Pure. Payloads keep the bytes they were written with, both ways, and are checked on the way in.
+"""
+
+import base64
+import binascii
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from realtime.hooks import (
+    Answer,
+    ApplicationError,
+    CallFailed,
+    ConnectAnswer,
+    Kind,
+    PublishAnswer,
+    RefreshAnswer,
+    Request,
+)
+from realtime.protocol import codec
+from realtime.protocol.disconnects import Disconnect, Disconnected
+from realtime.protocol.errors import BadRequest
+from realtime.protocol.messages import ABSENT, is_absent
+from realtime.tokens import Override, SubscribeOptions
+
+REASON_MAX_BYTES: Final = 123  # what a close frame has room for
+
+
+# Questions ---------------------------------------------------------------------------------------
+
+
+def encoded(kind: Kind, request: Request, *, has_meta: bool, has_client: bool = True) -> bytes:
+    """Return the body of a question.
+
+    Args:
+        has_meta: Whether the connection's meta is told.
+        has_client: Without it, what is asked on behalf of whichever connection of a user: two that
+            are equal are one question.
+    Source: Centrifugo proxy requests.
+    """
+    peer = request.peer
+    fields: dict[str, Any] = {"client": peer.client} if has_client else {}
+    fields |= {"transport": peer.transport, "protocol": peer.protocol, "encoding": peer.encoding}
+    if kind is not Kind.CONNECT:
+        fields["user"] = peer.user
+        if has_meta and not is_absent(peer.meta):
+            fields["meta"] = peer.meta
+    for name in ("method", "channel", "token", "name", "version", "channels"):
+        value = getattr(request, name)
+        if value:
+            fields[name] = value
+    if not is_absent(request.data):
+        fields["data"] = request.data
+    return msgspec.json.encode(fields)
+
+
+def headers(
+    request: Request, *, emulated: tuple[str, ...], of_handshake: tuple[str, ...]
+) -> dict[str, str]:
+    """Return the headers of a connection that its upstream is shown.
+
+    A name in the handshake goes before one that the client's ``connect`` claims.
+    """
+    claimed, shown = request.peer.emulated_headers, request.peer.headers
+    lowered = {name.lower(): value for name, value in claimed.items()} if emulated else {}
+    found = {name: lowered[name] for name in emulated if name in lowered}
+    found |= {name: shown[name] for name in of_handshake if name in shown}
+    # A line break in a value would be another header.
+    return {name: value for name, value in found.items() if value.isprintable()}
+
+
+# Answers -----------------------------------------------------------------------------------------
+
+
+class _Error(Struct):
+    code: int = 0
+    message: str = ""
+    temporary: bool = False
+
+
+class _Disconnect(Struct):
+    code: int = 0
+    reason: str = ""
+
+
+class _Answer(Struct):
+    result: Raw = ABSENT
+    error: _Error | None = None
+    disconnect: _Disconnect | None = None
+
+
+class _Flag(Struct):
+    value: bool | None = None
+
+
+class _Flags(Struct):
+    presence: _Flag | None = None
+    join_leave: _Flag | None = None
+    force_push_join_leave: _Flag | None = None
+    force_recovery: _Flag | None = None
+    force_positioning: _Flag | None = None
+
+
+class _Subscribe(Struct):
+    expire_at: int | None = None
+    info: Raw = ABSENT
+    b64info: str | None = None
+    data: Raw = ABSENT
+    b64data: str | None = None
+    override: _Flags | None = None
+
+
+class _Connect(Struct):
+    user: str | None = None
+    expire_at: int | None = None
+    info: Raw = ABSENT
+    b64info: str | None = None
+    data: Raw = ABSENT
+    b64data: str | None = None
+    channels: list[str] | None = None
+    subs: dict[str, _Subscribe | None] | None = None
+    meta: Raw = ABSENT
+
+
+class _Refresh(Struct):
+    expired: bool | None = None
+    expire_at: int | None = None
+    info: Raw = ABSENT
+    b64info: str | None = None
+    meta: Raw = ABSENT
+
+
+class _Publish(Struct):
+    data: Raw = ABSENT
+    b64data: str | None = None
+    skip_history: bool | None = None
+    tags: dict[str, str] | None = None
+    idempotency_key: str | None = None
+    version: int | None = None
+    version_epoch: str | None = None
+
+
+class _Rpc(Struct):
+    data: Raw = ABSENT
+    b64data: str | None = None
+
+
+def decoded(kind: Kind, body: bytes) -> Answer:
+    """Return what an upstream has answered.
+
+    Raises:
+        CallFailed: It is not an answer to this kind of question.
+        ApplicationError: It answers with an error.
+        Disconnected: It ends the connection.
+    Source: Centrifugo proxy answers; ``disconnect`` is looked at first, then ``error``.
+    """
+    try:
+        answer = msgspec.json.decode(body, type=_Answer)
+        if kind not in (Kind.REFRESH, Kind.SUB_REFRESH):
+            _raise_told(answer)
+        return _READERS[kind](None if is_absent(answer.result) else answer.result)
+    except (msgspec.DecodeError, UnicodeError, RecursionError, BadRequest, ValueError) as error:
+        raise CallFailed("bad answer") from error
+
+
+def _raise_told(answer: _Answer) -> None:
+    if answer.disconnect is not None:
+        raise disconnected(answer.disconnect.code, answer.disconnect.reason)
+    if answer.error is not None:
+        raise application_error(
+            answer.error.code, answer.error.message, temporary=answer.error.temporary
+        )
+
+
+def disconnected(code: int, reason: str) -> Disconnected:
+    """Return a close by an upstream, whose codes are those that a Centrifugo client knows.
+
+    Raises:
+        ValueError: Another code.
+    """
+    if not 3000 <= code <= 4999:
+        raise ValueError(f"{code} is no code of a disconnect")
+    # centrifuge-js takes a terminal code for one only if the reason is not empty.
+    return Disconnected(Disconnect(code, reason or "disconnected"), "by an upstream")
+
+
+def application_error(code: int, message: str, *, temporary: bool) -> ApplicationError:
+    """Return an error by an upstream; beside 400-1999 it may use Centrifugo's own, 100-399.
+
+    Raises:
+        ValueError: Another code.
+    """
+    if not 100 <= code <= 1999:
+        raise ValueError(f"{code} is no code of an error")
+    return ApplicationError(code, message, temporary=temporary)
+
+
+def _payload(raw: Raw, b64: str | None) -> Raw | None:
+    if b64:
+        try:
+            raw = Raw(base64.b64decode(b64, validate=True))
+        except binascii.Error as error:
+            raise ValueError(f"not base64: {error}") from error
+    return None if is_absent(raw) else Raw(codec.payload(raw))
+
+
+def _expire_at(value: int | None) -> int:
+    if value is not None and not 0 <= value < 2**53:
+        raise ValueError("expire_at is not a time")
+    return value or 0
+
+
+def _override(flags: _Flags | None) -> Override:
+    if flags is None:
+        return Override()
+    given = {name: getattr(flags, name) for name in _Flags.__struct_fields__}
+    return Override(**{name: flag.value for name, flag in given.items() if flag is not None})
+
+
+def _options(given: _Subscribe | None) -> SubscribeOptions:
+    if given is None:
+        return SubscribeOptions()
+    return SubscribeOptions(
+        info=_payload(given.info, given.b64info),
+        data=_payload(given.data, given.b64data),
+        override=_override(given.override),
+        expire_at=_expire_at(given.expire_at),
+    )
+
+
+def _connect(result: Raw | None) -> ConnectAnswer | None:
+    if result is None:
+        return None
+    given = msgspec.json.decode(result, type=_Connect)
+    subs = {channel: SubscribeOptions() for channel in given.channels or ()}
+    subs |= {channel: _options(options) for channel, options in (given.subs or {}).items()}
+    return ConnectAnswer(
+        user=given.user or "",
+        expire_at=_expire_at(given.expire_at),
+        info=_payload(given.info, given.b64info),
+        data=_payload(given.data, given.b64data),
+        meta=_payload(given.meta, None),
+        subs=subs,
+    )
+
+
+def _refresh(result: Raw | None) -> RefreshAnswer:
+    if result is None:
+        return RefreshAnswer(is_expired=True)
+    given = msgspec.json.decode(result, type=_Refresh)
+    return RefreshAnswer(
+        is_expired=bool(given.expired),
+        expire_at=_expire_at(given.expire_at),
+        info=_payload(given.info, given.b64info),
+        meta=_payload(given.meta, None),
+    )
+
+
+def _subscribe(result: Raw | None) -> SubscribeOptions:
+    return _options(None if result is None else msgspec.json.decode(result, type=_Subscribe))
+
+
+def _publish(result: Raw | None) -> PublishAnswer:
+    if result is None:
+        return PublishAnswer()
+    given = msgspec.json.decode(result, type=_Publish)
+    return PublishAnswer(
+        data=_payload(given.data, given.b64data),
+        skip_history=bool(given.skip_history),
+        tags=given.tags,
+        idempotency_key=given.idempotency_key or "",
+        version=given.version or 0,
+        version_epoch=given.version_epoch or "",
+    )
+
+
+def _rpc(result: Raw | None) -> Raw:
+    if result is None:
+        return ABSENT
+    given = msgspec.json.decode(result, type=_Rpc)
+    return _payload(given.data, given.b64data) or ABSENT
+
+
+_READERS: Final[Mapping[Kind, Callable[[Raw | None], Answer]]] = {
+    Kind.CONNECT: _connect,
+    Kind.REFRESH: _refresh,
+    Kind.RPC: _rpc,
+    Kind.SUBSCRIBE: _subscribe,
+    Kind.PUBLISH: _publish,
+    Kind.SUB_REFRESH: _refresh,
+}
