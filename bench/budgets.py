@@ -14,13 +14,16 @@ OURS = "heliograph"
 WEBSOCKETS = "websockets"
 STOCK = ("channels-core", "channels-pubsub")
 # In these nothing may be lost, come twice, or be closed unasked.
-CHECKED = ("fan_out", "channels", "mixed", "slow", "recover", "crowd")
+CHECKED = ("fan_out", "channels", "mixed", "slow", "recover", "crowd", "sporadic")
 FAULTS = ("lost", "doubled", "closed", "failed", "late", "return_lost", "return_doubled")
 
 
 @dataclass(frozen=True)
 class Budget:
-    """One promise: ``must`` and ``aim`` are most, or with ``is_least`` least, values."""
+    """One promise: ``must`` and ``aim`` are most, or with ``is_least`` least, values.
+
+    ``since`` is the scenario without which a run is older than the promise.
+    """
 
     title: str
     unit: str
@@ -28,6 +31,7 @@ class Budget:
     aim: float
     measure: Callable[[Results], float | None]
     is_least: bool = False
+    since: str = ""
 
     def judged(self, results: Results) -> "Judgement":
         return Judgement(self, self.measure(results))
@@ -81,6 +85,13 @@ def _ratio(scenario: str, name: str, *others: str) -> Callable[[Results], float 
     return measure
 
 
+def _memory_of_calls(results: Results) -> float | None:
+    """Return what divides memory with calls under way by that of as many idle connections."""
+    calling = figure(results, OURS, "sporadic", "process_bytes")
+    idle = figure(results, OURS, "idle", "process_bytes")
+    return None if calling is None or not idle else calling / idle
+
+
 def _faults(results: Results) -> float | None:
     figures = [figure(results, OURS, each, name) for each in CHECKED for name in FAULTS]
     known = [each for each in figures if each is not None]
@@ -125,10 +136,32 @@ BUDGETS = (
     Budget("10,000: return of all, recovered", "s", 30, 15, _ours("crowd", "return_seconds")),
     Budget("10,000: of those, failed", "", 0, 0, _ours("crowd", "return_failed")),
     Budget("10,000: idle CPU", "%", 10, 5, _ours("crowd", "idle_cpu_share", 0.01)),
+    Budget(
+        "sporadic HTTP: calls, p99", "ms", 260, 220, _ours("sporadic", "call_p99_ms"),
+        since="sporadic",
+    ),
+    Budget(
+        "sporadic HTTP: loop lag, p99", "ms", 20, 5, _ours("sporadic", "lag_p99_ms"),
+        since="sporadic",
+    ),
+    Budget(
+        "sporadic HTTP: threads started by calls", "", 0, 0, _ours("sporadic", "threads_started"),
+        since="sporadic",
+    ),
+    Budget("sporadic HTTP: memory, to idle", "x", 1.1, 1.05, _memory_of_calls, since="sporadic"),
+    Budget(
+        "sporadic HTTP: not answered", "", 0, 0, _ours("sporadic", "unanswered"), since="sporadic"
+    ),
     Budget("lost, doubled or closed unasked", "", 0, 0, _faults),
 )  # fmt: skip
 
 
 def judge(results: Results) -> list[Judgement]:
-    """Return each budget with what was measured for it."""
-    return [budget.judged(results) for budget in BUDGETS]
+    """Return each budget with what was measured for it.
+
+    A budget that is younger than the program which made the results is not among them.
+    """
+    known = results.get("known", ())
+    return [
+        budget.judged(results) for budget in BUDGETS if not budget.since or budget.since in known
+    ]

@@ -22,6 +22,11 @@ def _pss(pid: int) -> int:
     return int(match[1]) * 1024
 
 
+def threads(pids: Iterable[int]) -> set[int]:
+    """Return the ids of all threads of processes."""
+    return {int(path.name) for pid in pids for path in Path(f"/proc/{pid}/task").iterdir()}
+
+
 def cpu_ns(pids: Iterable[int]) -> int:
     """Return the CPU time, user and system, of processes with all their threads, ended ones too.
 

@@ -15,7 +15,9 @@ from typing import Any
 
 from bench import report
 from bench.tables import (
+    OTHERS,
     Table,
+    blocked_table,
     budget_table,
     main_table,
     other_tables,
@@ -28,6 +30,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "explanation" / "performance.md"
 PICTURES = ROOT / "docs" / "explanation" / "img"
 
+NOTHING = "Not in this run."
+
 _PART = re.compile(r"(<!-- bench: (?P<name>[^>]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _SOURCE = re.compile(r"\(\.\./\.\./(bench/results/[^)]+\.json)\)")
 
@@ -39,8 +43,10 @@ class PageError(Exception):
 def tables(results: dict[str, Any]) -> dict[str, str]:
     """Return the Markdown of every table by the name that the page has for it."""
     every: list[Table] = [budget_table(results), *other_tables(results)]
-    every += [systems_table(results), settings_table(results)]
-    named = {table.title: table.markdown() for table in every}
+    every += [blocked_table(results), systems_table(results), settings_table(results)]
+    # The page may be younger than the results, and have a place for what they lack.
+    named = dict.fromkeys(OTHERS, NOTHING)
+    named |= {table.title: table.markdown() if table.rows else NOTHING for table in every}
     return named | {
         "Connections and fan-out": main_table(results).markdown(),
         "Machine": _machine(results),

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from bench.budgets import judge
-from bench.tables import budget_table, main_table, other_tables, remarks
+from bench.tables import blocked_table, budget_table, main_table, other_tables, remarks
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def text(results: Mapping[str, Any]) -> str:
     """Return the whole report for a terminal."""
-    tables = [main_table(results), *other_tables(results)]
+    tables = [main_table(results), *other_tables(results), blocked_table(results)]
     parts = [
         _machine(results),
-        *(table.text() for table in tables),
+        *(table.text() for table in tables if table.rows),
         _settings(results),
         "\n".join(f"* {each}" for each in remarks(results)),
         budget_table(results).text(),

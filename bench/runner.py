@@ -39,10 +39,12 @@ def run_peer(peer: Peer, scenarios: Iterable[str], sizes: Sizes, *, fresh: bool)
         "noted": dict(peer.noted),
         "scenarios": {},
         "failed": {},
+        "seconds": {},
     }
     if why := peer.unavailable():
         return row | {"unavailable": _without_paths(why)}
     row["versions"] = peer.versions()
+    began = time.monotonic()
     groups = [[name] for name in scenarios] if fresh else [list(scenarios)]
     for names in groups:
         try:
@@ -51,6 +53,7 @@ def run_peer(peer: Peer, scenarios: Iterable[str], sizes: Sizes, *, fresh: bool)
                     _run_scenario(peer, running, name, sizes, row)
         except StartFailed as error:
             row["failed"] |= dict.fromkeys(names, _without_paths(f"did not start: {error}"))
+    row["seconds"]["in all"] = time.monotonic() - began
     return row
 
 
@@ -59,12 +62,14 @@ def _run_scenario(
 ) -> None:
     say(f"  {peer.name}: {name}")
     stage = Stage(peer, running, sizes, DRIVER_CORE)
+    began = time.monotonic()
     try:
         with deadline(sizes.deadline_seconds):
             row["scenarios"] |= SCENARIOS[name](stage)
     except Exception as error:  # whatever goes wrong is this cell's result, not the end of the run
         row["failed"][name] = _without_paths(f"{type(error).__name__}: {error}")
         say(f"  {peer.name}: {name} failed: {row['failed'][name]}")
+    row["seconds"][name] = time.monotonic() - began
 
 
 def _without_paths(text: str) -> str:

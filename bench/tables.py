@@ -117,6 +117,25 @@ OTHERS: Mapping[str, Sequence[Column]] = {
         ("batch of 100/s", "batch_per_s"),
         ("broadcast to 100/s", "broadcast_per_s"),
     ),
+    "Sporadic HTTP calls": _columns(
+        "sporadic",
+        ("calls/s", "calls_per_s"),
+        ("p50 ms", "call_p50_ms"),
+        ("p99 ms", "call_p99_ms"),
+        ("max ms", "call_max_ms"),
+        ("not answered", "unanswered"),
+        ("lag p99 ms", "lag_p99_ms"),
+        ("lag max ms", "lag_max_ms"),
+        ("threads before", "threads_before"),
+        ("started", "threads_started"),
+        ("after", "threads_after"),
+        ("MB quiet", "quiet_bytes", MB),
+        ("MB calling", "process_bytes", MB),
+        ("CPU %", "cpu_share", 0.01),
+        ("HTTP requests", "asked"),
+        ("HTTP connections", "asked_connections"),
+        ("driver %", "driver_share", 0.01),
+    ),
     "10,000 connections": _columns(
         "crowd",
         ("KB/conn.", "bytes_per_connection", KB),
@@ -134,11 +153,18 @@ OTHERS: Mapping[str, Sequence[Column]] = {
 
 
 def main_table(results: Results) -> Table:
-    """Return the table of idle memory, connecting and fan-out, every peer in it."""
+    """Return the table of idle memory, connecting and fan-out.
+
+    Every peer is in it, but for those that are made for another scenario.
+    """
     return Table(
         f"{results['sizes']['connections']:,} connections",
         ["", *(column.head for column in MAIN)],
-        [_row(name, row, MAIN) for name, row in results["peers"].items()],
+        [
+            _row(name, row, MAIN)
+            for name, row in results["peers"].items()
+            if row["scenarios"].keys() | row["failed"].keys() != {"sporadic"}
+        ],
     )
 
 
@@ -155,6 +181,22 @@ def other_tables(results: Results) -> list[Table]:
         if rows:
             tables.append(Table(title, ["", *(column.head for column in columns)], rows))
     return tables
+
+
+def blocked_table(results: Results) -> Table:
+    """Return what systems said themselves of their loop while calls were made."""
+    rows = [
+        [name, number(figures["told_blocked"]), _code(figures["log_of_blocked"])]
+        for name, row in results["peers"].items()
+        if "told_blocked" in (figures := row["scenarios"].get("sporadic", {}))
+    ]
+    head = ["", "heliograph_loop_blocked_total", "a line of its log about it"]
+    return Table("What the server says of a blocked loop", head, rows, is_text=True)
+
+
+def _code(text: str) -> str:
+    """Return a text as code in a cell, which a bar would end."""
+    return f"`{text.replace('|', '/')}`" if text else "-"
 
 
 def budget_table(results: Results) -> Table:

@@ -6,6 +6,7 @@ Read by the provider for each question, so that the database is not on the way o
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, Final
 
 import msgspec
@@ -160,6 +161,9 @@ def load() -> Configuration:
             upstreams[row.pk] = _upstream(row)
         except (ValueError, TypeError, AttributeError) as error:
             logger.error("upstream %s cannot be used: %s", row.name, error)
+    if upstreams:
+        # Here, in a thread: at the first question it would block the loop for 100 ms and more.
+        import_module("upstreams.client")
     routes: dict[tuple[Kind, str], RouteConfig] = {}
     prefixes: list[tuple[str, RouteConfig]] = []
     for route in Route.objects.filter(upstream__in=list(upstreams)):

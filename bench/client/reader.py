@@ -170,6 +170,8 @@ class Reader:
             self._count(found, monotonic_ns())
             if wire.keeps_last_frame:
                 self.last = payload
+        elif wire.error_marker is not None and wire.error_marker in payload:
+            self._tally.failures[payload[:200].decode(errors="replace")] += 1
 
     def _has_ping(self, payload: bytes) -> bool:
         """Tell whether the application pings, perhaps on a line behind a publication."""

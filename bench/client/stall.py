@@ -64,10 +64,8 @@ class StallProbe:
 
     def largest_ms(self, windows: Sequence[Window]) -> list[float]:
         """Return for each window the longest round trip of the pings sent in it."""
-        largest = []
-        for window in windows:
-            seen = [
-                took for sent, took in self.round_trips if window.start_ns <= sent <= window.end_ns
-            ]
-            largest.append(milliseconds(seen, 1.0))
-        return largest
+        return [milliseconds(self.within(window), 1.0) for window in windows]
+
+    def within(self, window: Window) -> list[int]:
+        """Return the round trips, in nanoseconds, of the pings sent in a window."""
+        return [took for sent, took in self.round_trips if window.start_ns <= sent <= window.end_ns]

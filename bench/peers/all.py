@@ -7,11 +7,14 @@ from bench.peers.base import Peer
 
 PEERS = (
     "bench.peers.heliograph:Heliograph",
+    "bench.peers.heliograph_handlers:HeliographHandler",
+    "bench.peers.heliograph_handlers:HeliographBlocked",
     "bench.peers.stock_channels:StockChannelsCore",
     "bench.peers.stock_channels:StockChannelsPubSub",
     "bench.peers.bare_websockets:BareWebsockets",
     "bench.peers.bare_websockets:ThreadsInOneProcess",
     "bench.peers.bare_websockets:ThreadsInThreeProcesses",
+    "bench.peers.bare_websockets:ThreadsWithRequests",
     "bench.peers.uvicorn_plain:Uvicorn",
     "bench.peers.nchan:Nchan",
     "bench.peers.centrifugo:Centrifugo",

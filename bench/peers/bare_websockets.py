@@ -8,6 +8,7 @@ from bench.peers.base import (
     FAN_OUT,
     IDLE,
     SLOW,
+    SPORADIC,
     Peer,
     Resume,
     Running,
@@ -17,7 +18,14 @@ from bench.peers.base import (
     client_frame,
     upgrade_request,
 )
-from bench.peers.children import free_port, listens, python, spawn, wait_until
+from bench.peers.children import (
+    free_port,
+    listens,
+    python,
+    spawn,
+    start_slow_service,
+    wait_until,
+)
 
 TOPICS = "https://websockets.readthedocs.io/en/stable/topics"
 NO_COMPRESSION = Setting(
@@ -40,25 +48,40 @@ class BareWire(Wire):
         return client_frame(channel.encode() + b"\n" + data)
 
 
+class CallingWire(BareWire):
+    """A message is what is posted to the slow service; what that answers comes back."""
+
+    def call(self, number: int, data: bytes) -> bytes:
+        return client_frame(data)
+
+
 class BareServer(Peer):
     """One program of bench/peers/apps, in as many processes as a subclass says."""
 
     program: str
     process_count = 1
     wire = "bench.peers.bare_websockets:BareWire"
+    scenarios = frozenset({IDLE, FAN_OUT})
 
     def versions(self) -> dict[str, str]:
         return {"websockets": version("websockets")}
 
     def start(self, *, core: int, helper_core: int, work_dir: Path) -> Running:
         running = Running(pids=[], ports=[])
+        arguments = []
         try:
+            if SPORADIC in self.scenarios:
+                slow, running.slow = start_slow_service(core=helper_core, work_dir=work_dir)
+                running.children.append(slow)
+                arguments.append(f"{running.slow.url}/echo")
             for number in range(self.process_count):
                 port, log = free_port(), work_dir / f"{number}.log"
-                child = spawn(python("-m", self.program, str(port)), core=core, log=log)
+                command = python("-m", self.program, str(port), *arguments)
+                child = spawn(command, core=core, log=log)
                 running.children.append(child)
                 running.pids.append(child.pid)
                 running.ports.append(port)
+                running.log = log
                 wait_until(listens(port), child, log=log)
         except BaseException:
             running.stop()
@@ -116,3 +139,28 @@ class ThreadsInThreeProcesses(Threads):
     name = "threads-3x1000"
     title = "a thread per connection (websockets.sync), 3 processes"
     process_count = 3
+
+
+class ThreadsWithRequests(BareServer):
+    """What a thread per connection is for: a blocking HTTP client in it."""
+
+    name = "threads-requests"
+    title = "a thread per connection (websockets.sync), each with requests"
+    program = "bench.peers.apps.thread_caller"
+    wire = "bench.peers.bare_websockets:CallingWire"
+    scenarios = frozenset({SPORADIC})
+    note = (
+        "no authentication, no channels: a message is posted to the service; the library runs "
+        "three threads for a connection"
+    )
+    settings = (
+        NO_COMPRESSION,
+        Setting(
+            "Session",
+            "one for each connection, which keeps its HTTP connection open",
+            "https://requests.readthedocs.io/en/latest/user/advanced/#session-objects",
+        ),
+    )
+
+    def versions(self) -> dict[str, str]:
+        return {name: version(name) for name in ("websockets", "requests", "urllib3")}

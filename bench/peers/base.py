@@ -26,8 +26,11 @@ SLOW = "slow"  # some never read
 RECOVER = "recover"  # everybody is cut, misses publications, comes back and recovers them
 PUBLISH = "publish"  # HTTP publish: single, batch, broadcast; and an empty view of the same server
 CROWD = "crowd"  # 10,000 connections
+SPORADIC = "sporadic"  # each connection now and then calls something that asks a slow HTTP service
 
-EVERYTHING = frozenset({IDLE, FAN_OUT, CHANNELS, MIXED, SLOW, RECOVER, PUBLISH, CROWD})
+EVERYTHING = frozenset(
+    {IDLE, FAN_OUT, CHANNELS, MIXED, SLOW, RECOVER, PUBLISH, CROWD, SPORADIC},
+)
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,13 @@ class Wire:
         """Return the upgrade request of the connection that publishes."""
         raise NotImplementedError
 
+    def call(self, number: int, data: bytes) -> bytes:
+        """Return the frame of one call, whose answer has ``data`` in it (scenario SPORADIC only).
+
+        ``number`` is that of the connection's calls, from 1.
+        """
+        raise NotImplementedError
+
     def publish(self, channel: str, data: bytes) -> bytes:
         """Return what publishes ``data`` (the JSON of payload()) to ``channel``."""
         raise NotImplementedError
@@ -161,11 +171,24 @@ class Wire:
         raise NotImplementedError
 
 
+@dataclass(frozen=True)
+class SlowService:
+    """The HTTP service of bench/peers/apps/slow_upstream.py, which calls go to."""
+
+    pid: int
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
 @dataclass
 class Running:
     """A system that has been started and answers.
 
-    ``pids`` are measured; ``helper_pids`` (Redis and so on) are reported apart.
+    ``pids`` are measured; ``helper_pids`` (Redis and so on) are reported apart. ``slow`` is there
+    where the system can do SPORADIC.
     """
 
     pids: list[int]
@@ -173,6 +196,8 @@ class Running:
     host: str = "127.0.0.1"
     helper_pids: list[int] = field(default_factory=list)
     children: list[subprocess.Popen[bytes]] = field(default_factory=list)  # newest last
+    log: Path | None = None  # of the measured process
+    slow: SlowService | None = None
 
     def stop(self) -> None:
         """End the children, newest first: politely, then by force after some seconds."""
@@ -208,6 +233,8 @@ class Peer:
     noted: Mapping[str, float] = MappingProxyType({})
     scenarios: frozenset[str] = frozenset({IDLE, FAN_OUT})
     wire: str  # dotted name of the Wire: "bench.peers.heliograph:HeliographWire"
+    # Calls of SPORADIC hold up everything else, so that it gets few of them.
+    is_blocked_by_calls = False
 
     def unavailable(self) -> str | None:
         """Return why this machine cannot run it, or None; may build what it needs."""
@@ -216,6 +243,13 @@ class Peer:
     def versions(self) -> dict[str, str]:
         """Return the versions that belong into the results."""
         return {}
+
+    def told_of_its_loop(self, running: Running) -> tuple[float, str] | None:
+        """Return how often its loop was blocked, as the system itself says, and a line of its log.
+
+        None: it says nothing of that kind. Scenario SPORADIC only.
+        """
+        return None
 
     def start(self, *, core: int, helper_core: int, work_dir: Path) -> Running:
         """Start it pinned to ``core``, its helpers to ``helper_core``; return once it answers.

@@ -28,6 +28,7 @@ from bench.peers.children import (
     run,
     spawn,
     start_redis,
+    start_slow_service,
     wait_until,
 )
 from bench.peers.heliograph import API_KEY, NAMESPACE, TOKEN_SECRET, CentrifugoProtocolWire
@@ -66,7 +67,11 @@ class Centrifugo(Peer):
     wire = "bench.peers.centrifugo:CentrifugoWire"
     scenarios = EVERYTHING - {CROWD}
     note = "its empty view is /health; history is in its own memory"
-    settings = (*SETTINGS, Setting("engine.type", "memory", f"{DOCS}/server/engines#memory-engine"))
+    settings = (
+        *SETTINGS,
+        Setting("engine.type", "memory", f"{DOCS}/server/engines#memory-engine"),
+        Setting("rpc.proxy.timeout", "1s", f"{DOCS}/server/proxy#rpc-proxy"),
+    )
 
     def unavailable(self) -> str | None:
         try:
@@ -79,9 +84,24 @@ class Centrifugo(Peer):
         return {"centrifugo": built_version()}
 
     def start(self, *, core: int, helper_core: int, work_dir: Path) -> Running:
-        return self._start({"type": "memory"}, core=core, work_dir=work_dir)
+        slow, service = start_slow_service(core=helper_core, work_dir=work_dir)
+        rpc = {
+            "proxy": {"endpoint": f"{service.url}/rpc", "timeout": "1s"},
+            "without_namespace": {"proxy_enabled": True},
+        }
+        try:
+            running = self._start({"type": "memory"}, core=core, work_dir=work_dir, rpc=rpc)
+        except BaseException:
+            slow.terminate()
+            slow.wait()
+            raise
+        running.slow = service
+        running.children.insert(0, slow)  # it goes last
+        return running
 
-    def _start(self, engine: dict[str, object], *, core: int, work_dir: Path) -> Running:
+    def _start(
+        self, engine: dict[str, object], *, core: int, work_dir: Path, rpc: object = None
+    ) -> Running:
         port, log, configuration = free_port(), work_dir / "log", work_dir / "config.json"
         configuration.write_text(
             json.dumps(
@@ -93,6 +113,7 @@ class Centrifugo(Peer):
                     "health": {"enabled": True},
                     "usage_stats": {"disabled": True},
                     "engine": engine,
+                    "rpc": rpc or {},
                 }
             )
         )

@@ -14,10 +14,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench.peers.base import StartFailed
+from bench.peers.base import SlowService, StartFailed
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 30.0
+SLOW_SECONDS = 0.2
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
@@ -159,6 +160,15 @@ def start_redis(
     child = spawn([*command, "--save", "", *options], core=core, log=log)
     wait_until(listens(port), child, log=log)
     return child, f"redis://127.0.0.1:{port}/0"
+
+
+def start_slow_service(*, core: int, work_dir: Path) -> tuple[subprocess.Popen[bytes], SlowService]:
+    """Start the HTTP service that answers after SLOW_SECONDS; return the child and where it is."""
+    port, log = free_port(), work_dir / "slow.log"
+    command = python("-m", "bench.peers.apps.slow_upstream", str(port), str(SLOW_SECONDS))
+    child = spawn(command, core=core, log=log)
+    wait_until(listens(port), child, log=log)
+    return child, SlowService(child.pid, port)
 
 
 def redis_program() -> str:

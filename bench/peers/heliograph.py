@@ -1,6 +1,7 @@
 """This project: ``manage.py serve`` with one process, Redis beside it, as its documents ask."""
 
 import json
+import re
 import time
 import urllib.error
 import urllib.request
@@ -33,6 +34,10 @@ NAMESPACE = {
     "allow_subscribe_for_client": True,
 }
 SERVE_DOCUMENT = "docs/how-to/run-several-instances.md"
+UPSTREAMS_DOCUMENT = "docs/how-to/reuse-a-centrifugo-backend.md"
+SLOW_METHOD = "bench.slow"  # it is routed to the slow service
+LOOP_BLOCKED = re.compile(r"^heliograph_loop_blocked_total(?:\{.*\})? (\S+)$", re.MULTILINE)
+LAG_LOGGER = "realtime.lag"
 
 
 class CentrifugoProtocolWire(Wire):
@@ -46,6 +51,7 @@ class CentrifugoProtocolWire(Wire):
     ping = b"{}"
     pong = b"{}"
     control = "http"
+    method = SLOW_METHOD
     secret = TOKEN_SECRET
     api_key = API_KEY
 
@@ -64,6 +70,11 @@ class CentrifugoProtocolWire(Wire):
             subscribe |= self._position(resume) | {"recover": True}
         commands = ({"id": 1, "connect": {"token": seat.token}}, {"id": 2, "subscribe": subscribe})
         return client_frame(b"\n".join(map(_dumps, commands)))
+
+    def call(self, number: int, data: bytes) -> bytes:
+        # Behind the ids of connect and subscribe.
+        rpc = b'{"id":%d,"rpc":{"method":"%s","data":%s}}'
+        return client_frame(rpc % (number + 2, self.method.encode(), data))
 
     def publish(self, channel: str, data: bytes) -> bytes:
         body = b'{"channel":"%s","data":%s}' % (channel.encode(), data)
@@ -102,12 +113,13 @@ class HeliographWire(CentrifugoProtocolWire):
 class Heliograph(Peer):
     name = "heliograph"
     title = "Heliograph (this project)"
-    settings = (
+    settings: Sequence[Setting] = (
         Setting("command", "manage.py serve --processes 1", SERVE_DOCUMENT),
         Setting("DEBUG", "unset", SERVE_DOCUMENT),
         Setting("REDIS_URL", "one Redis over TCP", SERVE_DOCUMENT),
         Setting("Redis", "appendonly yes, maxmemory-policy noeviction", SERVE_DOCUMENT),
         Setting("namespace", json.dumps(NAMESPACE), "docs/reference/channel-options.md"),
+        Setting("upstream", "concurrency 256, private addresses allowed", UPSTREAMS_DOCUMENT),
     )
     noted = {
         "idle.bytes_per_connection": 13.2 * 1024,
@@ -116,6 +128,8 @@ class Heliograph(Peer):
     note = "the empty view is an async one of Django, under the project's middleware"
     scenarios = EVERYTHING
     wire = "bench.peers.heliograph:HeliographWire"
+    method = SLOW_METHOD
+    settings_module = "bench.peers.apps.heliograph_settings"
 
     def versions(self) -> dict[str, str]:
         return {"redis": children.redis_version()}
@@ -125,19 +139,32 @@ class Heliograph(Peer):
         redis, url = children.start_redis(core=helper_core, work_dir=work_dir, options=options)
         running = Running(pids=[], ports=[children.free_port()], helper_pids=[redis.pid])
         running.children.append(redis)
+        running.log = work_dir / "serve.log"
         try:
-            environment = self._environment(work_dir, url)
-            self._prepare(work_dir, environment)
-            self._serve(running, environment, core=core, log=work_dir / "serve.log")
+            slow, running.slow = children.start_slow_service(core=helper_core, work_dir=work_dir)
+            running.children.append(slow)
+            environment = self._environment(work_dir, url, running.slow.url)
+            self._prepare(work_dir, environment, running.slow.url)
+            self._serve(running, environment, core=core, log=running.log)
         except BaseException:
             running.stop()
             raise
         return running
 
-    @staticmethod
-    def _environment(work_dir: Path, redis_url: str) -> dict[str, str]:
+    def told_of_its_loop(self, running: Running) -> tuple[float, str]:
+        assert running.log is not None
+        address = f"http://127.0.0.1:{running.ports[0]}/metrics"
+        request = urllib.request.Request(address, headers={"X-API-Key": API_KEY})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            count = blocked_count(answer.read().decode())
+        log = running.log.read_text(errors="replace")
+        line = line_about(self.method, log)
+        return count, line.replace(f"{children.ROOT}/", "")
+
+    def _environment(self, work_dir: Path, redis_url: str, slow_url: str) -> dict[str, str]:
         return {
-            "DJANGO_SETTINGS_MODULE": "bench.peers.apps.heliograph_settings",
+            "BENCH_SLOW_URL": slow_url,
+            "DJANGO_SETTINGS_MODULE": self.settings_module,
             "VAR_DIR": str(work_dir / "var"),
             "SECRET_KEY": "bench-secret-key-0123456789-0123456789-0123456789",
             "REDIS_URL": redis_url,
@@ -146,12 +173,11 @@ class Heliograph(Peer):
         }
 
     @staticmethod
-    def _prepare(work_dir: Path, environment: Mapping[str, str]) -> None:
+    def _prepare(work_dir: Path, environment: Mapping[str, str], slow_url: str) -> None:
         namespaces = work_dir / "namespaces.json"
         namespaces.write_text(json.dumps({"channel": {"namespaces": [NAMESPACE]}}))
-        manage = children.python("manage.py")
-        children.run([*manage, "migrate", "--verbosity", "0"], environment=environment)
-        children.run([*manage, "namespaces", "import", namespaces], environment=environment)
+        fill = children.python("-m", "bench.peers.apps.heliograph_rows", str(namespaces), slow_url)
+        children.run(fill, environment=environment)
 
     @staticmethod
     def _serve(running: Running, environment: Mapping[str, str], *, core: int, log: Path) -> None:
@@ -166,6 +192,21 @@ class Heliograph(Peer):
         running.children.append(server)
         children.wait_until(_is_ready(port), server, log=log)
         running.pids.append(server.pid)
+
+
+def blocked_count(metrics: str) -> float:
+    """Return how often the loop was blocked, whoever blocked it, from the text of /metrics."""
+    return sum(map(float, LOOP_BLOCKED.findall(metrics)))
+
+
+def line_about(method: str, log: str) -> str:
+    """Return the first event that what watches the loop has logged of a method.
+
+    Where there is none, its last of anything, "" where it was silent.
+    """
+    lines = [json.loads(line) for line in log.splitlines() if f'"{LAG_LOGGER}"' in line]
+    events = [str(line["event"]) for line in lines]
+    return next((each for each in events if method in each), events[-1] if events else "")
 
 
 def _is_ready(port: int):  # type: ignore[no-untyped-def]

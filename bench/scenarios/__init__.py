@@ -6,7 +6,7 @@ FAN_OUT has no entry: it follows IDLE with the same connections.
 from collections.abc import Callable, Mapping
 
 from bench.peers import base
-from bench.scenarios import channels, idle, many, mixed, publish, recover, slow
+from bench.scenarios import channels, idle, many, mixed, publish, recover, slow, sporadic
 from bench.scenarios.stage import Figures, Stage
 
 SCENARIOS: Mapping[str, Callable[[Stage], Mapping[str, Figures]]] = {
@@ -17,4 +17,5 @@ SCENARIOS: Mapping[str, Callable[[Stage], Mapping[str, Figures]]] = {
     base.RECOVER: recover.run,
     base.PUBLISH: publish.run,
     base.CROWD: many.run,
+    base.SPORADIC: sporadic.run,
 }

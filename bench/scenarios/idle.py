@@ -44,7 +44,7 @@ def idle(stage: Stage, crowd: Crowd) -> Figures:
 def fan_out(stage: Stage, crowd: Crowd) -> Figures:
     """Broadcast to everybody, without the probe for CPU and latency, with it for stalls."""
     sizes = stage.sizes
-    Broadcasts(CHANNEL, sizes.connections).run(crowd, most=3, least=3, seconds=0)
+    Broadcasts(CHANNEL, sizes.connections).run(crowd, most=3, least=1, seconds=1.0)
     crowd.tally.reset()
     broadcasts = Broadcasts(CHANNEL, sizes.connections)
     watch = stage.stopwatch()

@@ -12,14 +12,14 @@ from bench.client.crowd import Crowd, Storm
 from bench.client.stall import StallProbe, Window
 from bench.measure import Stopwatch, milliseconds, percentile, pss_bytes
 from bench.peers.all import made
-from bench.peers.base import Peer, Running, Seat
+from bench.peers.base import Peer, Running, Seat, SlowService
 from bench.sizes import Sizes
 
 Figures = dict[str, float | int | str]
 
 BROADCAST_SECONDS = 10.0  # within which one has to reach everybody
 PAUSE_SECONDS = 0.02  # between two broadcasts, at least
-INTERVAL_SECONDS = 0.06  # from one to the next, at least
+INTERVAL_SECONDS = 0.05  # from one to the next, at least
 WARM_UP = 3
 
 
@@ -38,6 +38,11 @@ class Stage:
         with Crowd(self.running, made(self.peer.wire)) as crowd:
             crowd.open_controls()
             yield crowd
+
+    @property
+    def slow(self) -> SlowService:
+        assert self.running.slow is not None, "every peer of SPORADIC starts one"
+        return self.running.slow
 
     def memory_bytes(self) -> int:
         return pss_bytes(self.running.pids)

@@ -102,6 +102,24 @@ def test_several_publications_in_one_frame_are_all_counted(reader, sockets):
     assert (tally.delivered, tally.lost) == (2, 0)
 
 
+def test_the_answer_of_a_call_counts_with_the_payload_in_it(reader, sockets):
+    reply = b'{"id":3,"rpc":{"data":%s}}' % payload(1, 5)
+
+    tally = receive(reader, sockets, frame(reply))
+
+    assert (tally.delivered, len(tally.latencies_ns)) == (1, 1)
+
+
+def test_an_error_reply_counts_not_but_is_told(reader, sockets):
+    reader._wire.error_marker = b'"error":'
+    reply = b'{"id":3,"error":{"code":100,"message":"internal server error"}}'
+
+    tally = receive(reader, sockets, frame(reply))
+
+    assert tally.delivered == 0
+    assert tally.failures == {reply.decode(): 1}
+
+
 def test_a_ping_is_answered_and_what_follows_it_counted(reader, sockets):
     tally = receive(reader, sockets, frame(b"here?", frames.PING) + frame(payload(1, 1)))
 

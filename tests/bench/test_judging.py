@@ -8,6 +8,7 @@ from bench.report import is_met
 
 GOOD = {
     "is_quick": False,
+    "known": ["idle", "sporadic"],
     "peers": {
         "heliograph": {
             "scenarios": {
@@ -28,6 +29,13 @@ GOOD = {
                     "stall_p95_ms": 6.0,
                     "return_seconds": 12.0,
                     "return_failed": 0,
+                },
+                "sporadic": {
+                    "call_p99_ms": 210.0,
+                    "lag_p99_ms": 3.0,
+                    "threads_started": 0,
+                    "process_bytes": 104_000_000,
+                    "unanswered": 0,
                 },
             }
         },
@@ -83,6 +91,12 @@ def test_good_results_meet_every_budget():
         ("publish", "single_to_empty", 0.79, "HTTP publish, to an empty view"),
         ("publish", "batch_per_s", 9_999, "HTTP publish, batch of 100"),
         ("fan_out", "lost", 1, "lost, doubled or closed unasked"),
+        ("sporadic", "call_p99_ms", 260.1, "sporadic HTTP: calls, p99"),
+        ("sporadic", "lag_p99_ms", 20.1, "sporadic HTTP: loop lag, p99"),
+        ("sporadic", "threads_started", 1, "sporadic HTTP: threads started by calls"),
+        ("sporadic", "process_bytes", 110_100_000, "sporadic HTTP: memory, to idle"),
+        ("sporadic", "unanswered", 1, "sporadic HTTP: not answered"),
+        ("sporadic", "closed", 1, "lost, doubled or closed unasked"),
     ],
 )
 def test_what_is_just_too_much_misses_its_budget(scenario, name, value, title):
@@ -102,6 +116,14 @@ def test_what_was_not_measured_is_not_met():
     results = changed("heliograph", "crowd", "return_seconds", None)
 
     assert missed(results) == ["10,000: return of all, recovered"]
+
+
+def test_a_run_is_not_judged_by_what_it_did_not_know_of():
+    results = changed("heliograph", "sporadic", "call_p99_ms", None)
+    older = {name: each for name, each in results.items() if name != "known"}
+
+    assert missed(results) == ["sporadic HTTP: calls, p99"]
+    assert missed(older) == []
 
 
 def test_a_quick_run_does_not_judge():
