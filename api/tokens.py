@@ -1,8 +1,8 @@
 """Tokens for signed-in Django users: ``/api/token/connection`` and ``/api/token/subscription``.
 
-A subscription token stands above every rule of its channel, so none is signed unless the
-function that ``REALTIME_CHANNEL_RULE`` names allows that channel to that user. Refusals are JSON,
-never a redirect, because a script asks.
+A subscription token stands above what its channel allows, so none is signed unless the channel's
+rule lets that user subscribe, or, where it has none, the function that ``REALTIME_CHANNEL_RULE``
+names. Refusals are JSON, never a redirect, because a script asks.
 """
 
 import inspect
@@ -19,7 +19,8 @@ from django.utils.module_loading import import_string
 from django.views.decorators.http import require_GET, require_POST
 
 from api.schemas import MalformedBody, SubscriptionTokenRequest, decode
-from realtime import conf
+from realtime import conf, services
+from realtime.protocol.errors import InternalError
 from realtime.tokens import sign_connection_token, sign_subscription_token
 
 logger = logging.getLogger(__name__)
@@ -55,9 +56,8 @@ async def subscription(request: HttpRequest) -> JsonResponse:
     """Answer with a subscription token for the asked channel, if the rule allows it."""
     try:
         user = await _signed_in(request)
-        rule = _rule()
         channel = _channel_of(request)
-        await _ask(rule, user, channel)
+        await _check(user, channel)
         return _answer({"token": sign_subscription_token(str(user.pk), channel)})
     except Refused as refused:
         return _answer({"error": refused.message}, refused.status)
@@ -77,12 +77,24 @@ async def _signed_in(request: HttpRequest) -> User:
     return user
 
 
+async def _check(user: User, channel: str) -> None:
+    try:
+        verdict = await services.amay_subscribe(str(user.pk), channel)
+    except InternalError as error:  # which has been logged
+        raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "try again later") from error
+    if verdict is None:
+        await _ask(_rule(), user, channel)
+    elif not verdict:
+        raise Refused(HTTPStatus.FORBIDDEN, "not allowed")
+
+
 def _rule() -> ChannelRule:
     path = conf.current().channel_rule
     if not path:
         raise Refused(
             HTTPStatus.FORBIDDEN,
-            "no subscription tokens are made here: REALTIME_CHANNEL_RULE names no function",
+            "no subscription tokens are made here for this channel: it has no channel rule, and "
+            "REALTIME_CHANNEL_RULE names no function",
         )
     rule: ChannelRule = import_string(path)
     return rule

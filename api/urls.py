@@ -3,11 +3,12 @@
 from django.urls import URLResolver, path
 from django.urls.resolvers import RoutePattern
 
-from api import commands, health, tokens
+from api import commands, health, metrics, tokens
 
 urlpatterns = [
     path("health", health.health),
     path("ready", health.ready),
+    path("metrics", metrics.metrics_text),
     path("api/token/connection", tokens.connection),
     path("api/token/subscription", tokens.subscription),
     # By name and not by ``include``: loaded when the first request comes, or a check looks. Most

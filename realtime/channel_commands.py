@@ -1,6 +1,6 @@
 """What a client may do with a channel besides subscribing: publish, read history and presence.
 
-Called by the session; each function decides, acts and returns the result.
+Called by the handlers of its commands.
 """
 
 from realtime import conf
@@ -15,7 +15,6 @@ from realtime.protocol.errors import (
 )
 from realtime.protocol.messages import (
     UINT64_MAX,
-    ClientInfo,
     HistoryRequest,
     HistoryResult,
     PresenceResult,
@@ -24,30 +23,24 @@ from realtime.protocol.messages import (
     PublishRequest,
     StreamPosition,
 )
-from realtime.publishing import prepare
 from realtime.recovery import History
 from realtime.snapshot import ChannelOptions
 
 
-async def publish(
-    instance: Instance,
-    options: ChannelOptions,
-    request: PublishRequest,
-    info: ClientInfo,
-    *,
-    is_subscribed: bool,
-) -> None:
-    """Publish with the publisher's info; stored once this returns, if the channel has history.
+def check_publish(options: ChannelOptions, user: str, *, is_subscribed: bool) -> None:
+    """Refuse who may not publish to a channel.
 
     Source: Centrifugo client protocol, publish.
     """
     insecure = conf.current().insecure
+    if not may_publish(options, user, is_subscribed=is_subscribed, insecure=insecure):
+        raise PermissionDenied
+
+
+def check_type(request: PublishRequest) -> None:
+    """Refuse a publication of another type than streams have."""
     if request.type:
         raise BadRequest("not a publication type of this namespace")
-    if not may_publish(options, info.user, is_subscribed=is_subscribed, insecure=insecure):
-        raise PermissionDenied
-    act = prepare(request.channel or "", request.data, options, info=info)
-    await instance.broker.publish(act)
 
 
 async def history(

@@ -1,5 +1,6 @@
 """System checks of the engine: what a deployment must have, each with its cure."""
 
+import ipaddress
 import math
 from typing import Any, Final
 
@@ -124,6 +125,33 @@ def check_channel_rule(**_: Any) -> list[CheckMessage]:
     message = f"REALTIME['CHANNEL_RULE'] = {path!r} is no function: {problem}"
     hint = "Give the dotted path of a function of a user and a channel, such as shop.rules.may_see."
     return [Error(message, hint=hint, id="realtime.E008")]
+
+
+@register("realtime")
+def check_handlers(**_: Any) -> list[CheckMessage]:
+    """Check that what the apps declare can be called, and that each method has one handler."""
+    # Not imported above: importing this module comes before the models.
+    from realtime import answering
+
+    problem = answering.registry.problem
+    if not problem:
+        return []
+    hint = "See docs/reference/handlers.md for what a handler may look like."
+    return [Error(problem, hint=hint, id="realtime.E015")]
+
+
+@register("realtime")
+def check_metrics_networks(**_: Any) -> list[CheckMessage]:
+    """Check that whoever may read the metrics without a key is said as networks."""
+    found: list[CheckMessage] = []
+    for network in conf.current().metrics_networks:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            message = f"REALTIME['METRICS_NETWORKS']: {error}"
+            hint = "Give networks such as 10.0.0.0/8 or fd00::/8, or single addresses."
+            found.append(Error(message, hint=hint, id="realtime.E014"))
+    return found
 
 
 @register("realtime")

@@ -1,46 +1,28 @@
 """A client's commands: what each means now, and its reply.
 
 Called by the consumer with each incoming frame. The one place where errors become replies and
-outcomes become closes. What changes a connection is done one after another; what only asks or
-publishes may run beside it, as far as ``command_concurrency_limit`` says.
+outcomes become closes. What changes a connection is done one after another; what only reads or
+publishes may run beside it, as far as ``command_concurrency_limit`` says. What asks somebody else
+always does: see ``_begin``.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from realtime import channel_commands, conf, connecting, granting
-from realtime.granting import Grant, info_of, ttl_seconds
-from realtime.permissions import check_name
+from realtime import asking, connecting, stream_commands, subscription_commands
+from realtime.calls import ongoing
 from realtime.protocol import codec
 from realtime.protocol.disconnects import (
     BAD_REQUEST,
-    INVALID_TOKEN,
     NOT_AVAILABLE,
     TOO_MANY_REQUESTS,
     Disconnected,
 )
-from realtime.protocol.errors import (
-    AlreadySubscribed,
-    BadRequest,
-    InternalError,
-    LimitExceeded,
-    NotAvailable,
-    PermissionDenied,
-    ProtocolError,
-)
-from realtime.protocol.messages import (
-    ChannelRequest,
-    Command,
-    Empty,
-    RefreshResult,
-    Reply,
-    SubscribeRequest,
-)
+from realtime.protocol.errors import InternalError, ProtocolError, TooManyRequests
+from realtime.protocol.messages import Command, Reply
 from realtime.session import Session
-from realtime.snapshot import ChannelOptions
-from realtime.subscribing import Allowance, Start
-from realtime.tokens import InvalidToken
 
 logger = logging.getLogger(__name__)
 
@@ -58,13 +40,9 @@ async def receive(session: Session, frame: str | bytes) -> None:
         for command in codec.decode_commands(frame):
             if not session.may_command():
                 raise Disconnected(TOO_MANY_REQUESTS, "more commands than command_rate")
-            if _may_run_beside(session, command):
-                await _start_beside(session, command)
-                continue
-            async with session.lock:
-                if session.outbox.closed_with is not None:
-                    return
-                await _handle(session, command)
+            await _begin(session, command)
+            if session.outbox.closed_with is not None:
+                return
     except Disconnected as outcome:
         _end(session, outcome)
     finally:
@@ -80,15 +58,82 @@ def _end(session: Session, outcome: Disconnected) -> None:
     session.disconnect(outcome.disconnect)
 
 
-def _may_run_beside(session: Session, command: Command) -> bool:
-    if session.places is None or not session.is_connected or not command.id:
+async def _begin(session: Session, command: Command) -> None:
+    """Handle a command in its turn, or start it to run beside those that come after it.
+
+    A connect that asks somebody is waited for by every other command; a subscribe by those of its
+    channel. Publications that somebody is asked about keep their order.
+    """
+    name = _known(command)[0] if command.id else ""
+    if session.calls is not None:
+        await session.calls.until_clear(_changed_channel(name, command))
+    if name == "rpc" and session.is_connected:
+        await _handle(session, command, _start_rpc)
+    elif _asks(session, name, command):
+        await _start_asking(session, name, command)
+    elif session.places is not None and session.is_connected and name in _CHANGING_NOTHING_HERE:
+        await _start_beside(session, command, session.places)
+    else:
+        async with session.lock:
+            if session.outbox.closed_with is None:
+                await _handle(session, command)
+
+
+def _changed_channel(name: str, command: Command) -> str | None:
+    if name not in ("subscribe", "unsubscribe", "sub_refresh"):
+        return None
+    channel: str | None = getattr(command, name).channel
+    return channel
+
+
+def _asks(session: Session, name: str, command: Command) -> bool:
+    """Tell whether a command asks somebody who may take a while."""
+    if name == "connect":
+        assert command.connect is not None
+        is_first = not session.is_connected and not session.is_refused
+        return is_first and asking.asks_at_connect(session, command.connect)
+    if not session.is_connected:
         return False
-    return _known(command)[0] in _CHANGING_NOTHING_HERE
+    if command.subscribe is not None and name == "subscribe":
+        return asking.asks_at_subscribe(session, command.subscribe)
+    if command.publish is not None and name == "publish":
+        is_behind = session.calls is not None and session.calls.publishing is not None
+        return is_behind or asking.asks_at_publish(session, command.publish.channel or "")
+    return False
 
 
-async def _start_beside(session: Session, command: Command) -> None:
-    places = session.places
-    assert places is not None
+async def _start_asking(session: Session, name: str, command: Command) -> None:
+    if name != "connect":
+        await ongoing(session, session.instance.tasks).until_place()
+        if session.outbox.closed_with is not None:
+            return
+    calls = ongoing(session, session.instance.tasks)
+    ahead = calls.publishing
+
+    async def run() -> None:
+        try:
+            if name == "connect":
+                async with session.lock:
+                    await _handle(session, command)
+            elif name == "subscribe":
+                await _handle(session, command, subscription_commands.subscribe_beside)
+            else:
+                if ahead is not None:
+                    await asyncio.wait([ahead])
+                await _handle(session, command)
+        except Disconnected as outcome:
+            _end(session, outcome)
+
+    task = calls.start_hook(run(), name)
+    if name == "connect":
+        calls.connecting = task
+    elif name == "subscribe":
+        calls.subscribing[_changed_channel(name, command) or ""] = task
+    else:
+        calls.publishing = task
+
+
+async def _start_beside(session: Session, command: Command, places: asyncio.Semaphore) -> None:
     await places.acquire()  # who sends more waits, and so does its socket
     if session.outbox.closed_with is not None:
         places.release()
@@ -106,14 +151,19 @@ async def _start_beside(session: Session, command: Command) -> None:
     session.instance.tasks.spawn(run(), "command")
 
 
-async def _handle(session: Session, command: Command) -> None:
+async def _handle(session: Session, command: Command, run: "_Handler | None" = None) -> None:
+    """Carry out a command by ``run``, or else by the handler of its kind, and answer."""
     if not command.id and command.send is None:
         if not session.take_pong():
             raise Disconnected(BAD_REQUEST, "a pong without a ping")
         return
-    name, run = _known(command)
+    name, handler = _known(command)
     if session.is_refused or (name == "connect") is session.is_connected:
         raise Disconnected(BAD_REQUEST, f"{name} out of place")
+    await _answer(session, command, name, run or handler)
+
+
+async def _answer(session: Session, command: Command, name: str, run: "_Handler") -> None:
     try:
         reply = await run(session, command)
     except ProtocolError as error:
@@ -138,130 +188,27 @@ def _refuse(session: Session, command: Command, name: str, error: ProtocolError)
         logger.info("connection refused", extra={"client": session.client, **detail})
 
 
-# Subscriptions ------------------------------------------------------------------------------
+# Others ------------------------------------------------------------------------------------
 
 
-async def _subscribe(session: Session, command: Command) -> None:
-    request = command.subscribe
-    assert request is not None
-    if not request.channel:
-        raise Disconnected(BAD_REQUEST, "no channel")
-    if request.channel in session.subscriptions:
-        raise AlreadySubscribed
-    if len(session.subscriptions) >= conf.current().channel_limit:
-        raise LimitExceeded
-    granted = await _granted(session, request)
-    opening = session.subscriptions.opening(
-        request.channel, granted, Start.of(request), Allowance()
-    )
-    try:
-        result = await opening.run()
-    except BaseException:
-        await session.subscriptions.undo(opening)
-        raise
-    # Nothing may be awaited between these: what arrives now follows the reply.
-    session.outbox.write(codec.reply_frame(Reply(command.id or 0, subscribe=result)))
-    session.subscriptions.go_live(opening)
-    await session.subscriptions.announce(opening)
+async def _start_rpc(session: Session, command: Command) -> None:
+    """Have a method called beside everything; its reply comes when it has one."""
+    assert command.rpc is not None
+    answerer, request = asking.find_method(session, command.rpc)
+    if session.calls is not None and session.calls.is_full:
+        raise TooManyRequests
 
+    async def call(session: Session, command: Command) -> Reply:
+        result = await asking.rpc_result(session, answerer, request)
+        return Reply(command.id or 0, rpc=result)
 
-async def _granted(session: Session, request: SubscribeRequest) -> Grant:
-    options = session.instance.options_of(request.channel or "")
-    granting.check_request(request, options)
-    claims = None
-    if request.token:
+    async def run() -> None:
         try:
-            claims = await session.instance.token_verifier.subscription(request.token)
-        except InvalidToken as error:
-            logger.info("client %s: subscription token refused: %.200s", session.client, error)
-            raise PermissionDenied(str(error)) from error
-    return granting.grant(request, session.caller, options, claims)
+            await _answer(session, command, "rpc", call)
+        except Disconnected as outcome:
+            _end(session, outcome)
 
-
-async def _unsubscribe(session: Session, command: Command) -> Reply:
-    assert command.unsubscribe is not None
-    if not command.unsubscribe.channel:
-        raise Disconnected(BAD_REQUEST, "no channel")
-    await session.subscriptions.leave(command.unsubscribe.channel)
-    return Reply(command.id or 0, unsubscribe=Empty())
-
-
-async def _sub_refresh(session: Session, command: Command) -> Reply:
-    request = command.sub_refresh
-    assert request is not None
-    if not request.channel:
-        raise Disconnected(BAD_REQUEST, "no channel")
-    if not request.token:
-        raise BadRequest("sub_refresh without a token")
-    subscription = session.subscriptions.get(request.channel)
-    if subscription is None:
-        raise PermissionDenied("not subscribed")
-    if subscription.is_server_side:
-        raise Disconnected(BAD_REQUEST, "sub_refresh of a server-side subscription")
-    try:
-        claims = await session.instance.token_verifier.subscription(request.token)
-    except InvalidToken as error:
-        raise Disconnected(INVALID_TOKEN, str(error)) from error
-    granting.refresh(subscription, claims, session.caller)
-    expire_at = subscription.expire_at
-    result = RefreshResult(expire_at > 0, ttl_seconds(expire_at))
-    return Reply(command.id or 0, sub_refresh=result)
-
-
-# Channels -----------------------------------------------------------------------------------
-
-
-def _channel(session: Session, channel: str | None) -> tuple[str, ChannelOptions, bool]:
-    """Return a channel's name and options, and whether the connection is subscribed to it."""
-    if not channel:
-        raise Disconnected(BAD_REQUEST, "no channel")
-    options = session.instance.options_of(channel)
-    check_name(channel, options)
-    return channel, options, channel in session.subscriptions
-
-
-async def _publish(session: Session, command: Command) -> Reply:
-    request = command.publish
-    assert request is not None
-    channel, options, is_subscribed = _channel(session, request.channel)
-    info = info_of(session.caller, session.subscriptions.get(channel))
-    await channel_commands.publish(
-        session.instance, options, request, info, is_subscribed=is_subscribed
-    )
-    return Reply(command.id or 0, publish=Empty())
-
-
-async def _history(session: Session, command: Command) -> Reply:
-    request = command.history
-    assert request is not None
-    _, options, is_subscribed = _channel(session, request.channel)
-    result = await channel_commands.history(
-        session.instance, options, request, session.user, is_subscribed=is_subscribed
-    )
-    return Reply(command.id or 0, history=result)
-
-
-async def _presence(session: Session, command: Command) -> Reply:
-    channel = _present_channel(session, command.presence)
-    result = await channel_commands.presence(session.instance, channel)
-    return Reply(command.id or 0, presence=result)
-
-
-async def _presence_stats(session: Session, command: Command) -> Reply:
-    channel = _present_channel(session, command.presence_stats)
-    result = await channel_commands.presence_stats(session.instance, channel)
-    return Reply(command.id or 0, presence_stats=result)
-
-
-def _present_channel(session: Session, request: ChannelRequest | None) -> str:
-    assert request is not None
-    channel, options, is_subscribed = _channel(session, request.channel)
-    channel_commands.check_presence(options, session.user, is_subscribed=is_subscribed)
-    return channel
-
-
-async def _rpc(session: Session, command: Command) -> Reply:
-    raise NotAvailable("no method is configured")
+    ongoing(session, session.instance.tasks).start_rpc(run(), answerer.label)
 
 
 async def _send(session: Session, command: Command) -> Reply:
@@ -275,19 +222,19 @@ _Handler = Callable[[Session, Command], Awaitable[Reply | None]]
 # The first one present wins. Source: Centrifugo client protocol, envelope.
 _HANDLERS: Final[dict[str, _Handler]] = {
     "connect": connecting.connect,
-    "subscribe": _subscribe,
-    "unsubscribe": _unsubscribe,
-    "publish": _publish,
-    "presence": _presence,
-    "presence_stats": _presence_stats,
-    "history": _history,
-    "rpc": _rpc,
+    "subscribe": subscription_commands.subscribe,
+    "unsubscribe": subscription_commands.unsubscribe,
+    "publish": stream_commands.publish,
+    "presence": stream_commands.presence,
+    "presence_stats": stream_commands.presence_stats,
+    "history": stream_commands.history,
+    "rpc": _start_rpc,
     "send": _send,
     "refresh": connecting.refresh,
-    "sub_refresh": _sub_refresh,
+    "sub_refresh": subscription_commands.sub_refresh,
 }
 
-_CHANGING_NOTHING_HERE: Final = {"publish", "presence", "presence_stats", "history", "rpc"}
+_CHANGING_NOTHING_HERE: Final = {"publish", "presence", "presence_stats", "history"}
 
 
 def _known(command: Command) -> tuple[str, _Handler]:

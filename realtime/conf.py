@@ -65,6 +65,10 @@ class Settings:
     user_connection_limit: int = 0
     command_rate: int = 0
     command_concurrency_limit: int = 1
+    call_concurrency_limit: int = 16
+    calls_max: int = 10_000
+    sync_handler_threads: int = 8
+    metrics_networks: tuple[str, ...] = ()
     ping_interval_seconds: int = 25
     pong_timeout_seconds: int = 8
     stale_close_seconds: int = 10
@@ -98,6 +102,9 @@ LEAST: Final[Mapping[str, float]] = MappingProxyType(
         "user_connection_limit": 0,
         "command_rate": 0,
         "command_concurrency_limit": 1,
+        "call_concurrency_limit": 1,
+        "calls_max": 1,
+        "sync_handler_threads": 1,
         "ping_interval_seconds": 1,
         "pong_timeout_seconds": 1,
         "stale_close_seconds": 1,

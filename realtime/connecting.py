@@ -7,10 +7,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from typing import Final
+from dataclasses import replace
+from typing import Final, NamedTuple
 
-from realtime import conf
+from msgspec import Raw
+
+from realtime import asking, conf, hooks
 from realtime.granting import Grant, server_grant, ttl_seconds
+from realtime.hooks import ConnectAnswer, Kind
 from realtime.permissions import USER_BOUNDARY, check_size
 from realtime.protocol import codec
 from realtime.protocol.disconnects import (
@@ -25,6 +29,7 @@ from realtime.protocol.disconnects import (
 )
 from realtime.protocol.errors import Expired, InternalError, TokenExpired
 from realtime.protocol.messages import (
+    ABSENT,
     Command,
     ConnectRequest,
     ConnectResult,
@@ -42,6 +47,15 @@ logger = logging.getLogger(__name__)
 _NOTHING_ASKED: Final = SubscribeRequest()
 
 
+class _Admission(NamedTuple):
+    """Who is let in, with what, and whether the server asks again at its end."""
+
+    claims: ConnectionClaims
+    grants: Mapping[str, Grant]
+    data: Raw
+    is_asked_again: bool
+
+
 async def connect(session: Session, command: Command) -> None:
     """Let a client in, with its server-side subscriptions, or not at all.
 
@@ -52,13 +66,11 @@ async def connect(session: Session, command: Command) -> None:
     if not session.instance.hears_control:
         # Whoever is told to go before the command can be heard here would stay.
         raise InternalError("the control stream has not been found yet")
-    claims = await _credentials(session, request)
-    grants = _grants(session, claims)
-    _check_limits(session, claims, grants, by_token=bool(request.token))
-    if claims.expire_at and claims.expire_at <= time.time():
-        raise Expired
+    claims, grants, data, is_asked_again = await _admission(session, request)
+    if session.calls is not None:
+        session.calls.settle()
     # Found from here on, so that no command of the server API passes it by.
-    session.identify(claims)
+    session.identify(claims, is_answered=is_asked_again)
     allowance = Allowance()
     openings = [
         _opening(session, request, channel, granted, allowance)
@@ -71,6 +83,7 @@ async def connect(session: Session, command: Command) -> None:
         raise
     # Nothing may be awaited between these: what arrives now follows the reply.
     result = _result(session, claims)
+    result.data = data
     result.subs = dict(zip(grants, results, strict=True))
     session.outbox.write(codec.reply_frame(Reply(command.id or 0, connect=result)))
     for opening in openings:
@@ -83,17 +96,42 @@ async def connect(session: Session, command: Command) -> None:
         await asyncio.gather(*map(session.subscriptions.announce, openings))
 
 
+async def _admission(session: Session, request: ConnectRequest) -> _Admission:
+    """Find out who wants in, and whether it may; handlers are told before it is let in."""
+    asking.keep_headers(session, request)
+    answer = None if request.token else await asking.who_connects(session, request)
+    claims = await _credentials(session, request) if answer is None else _claims_of(answer)
+    grants, by_token = _grants(session, claims), bool(request.token)
+    _check_limits(session, claims, grants, by_token=by_token)
+    if claims.expire_at and claims.expire_at <= time.time():
+        raise Expired
+    data = await asking.welcome(session, request, claims)
+    # Once more, because others may have come in meanwhile. Nothing is awaited from here on.
+    _check_limits(session, claims, grants, by_token=by_token)
+    if answer is None:
+        return _Admission(claims, grants, data, is_asked_again=False)
+    is_asked_again = hooks.find(Kind.REFRESH, "", session.instance.parts) is not None
+    return _Admission(
+        claims, grants, data if bytes(data) else answer.data or ABSENT, is_asked_again
+    )
+
+
 async def _credentials(session: Session, request: ConnectRequest) -> ConnectionClaims:
     settings = conf.current()
     if request.token:
         claims = await _verified(session, request.token)
         if settings.insecure:
             # Source: Centrifugo client protocol, connect: insecure connections never expire.
-            return ConnectionClaims(claims.user, 0, claims.info, claims.subs)
+            return replace(claims, expire_at=0)
         return claims
     if settings.insecure or settings.allow_anonymous:
         return ConnectionClaims("", 0, None)
     raise Disconnected(BAD_REQUEST, "no token, and anonymous connections are off")
+
+
+def _claims_of(answer: ConnectAnswer) -> ConnectionClaims:
+    """Return what a token would say of a connection that somebody has let in."""
+    return ConnectionClaims(answer.user, answer.expire_at, answer.info, answer.subs, answer.meta)
 
 
 async def _verified(session: Session, token: str) -> ConnectionClaims:
@@ -149,12 +187,13 @@ def _opening(
 
 def _result(session: Session, claims: ConnectionClaims) -> ConnectResult:
     settings = conf.current()
+    expire_at = 0 if session.is_answered else claims.expire_at
     has_pings = not session.has_native_pings
     return ConnectResult(
         client=session.client,
         version=conf.SERVER_VERSION,
-        expires=claims.expire_at > 0,
-        ttl=ttl_seconds(claims.expire_at),
+        expires=expire_at > 0,
+        ttl=ttl_seconds(expire_at),
         ping=settings.ping_interval_seconds if has_pings else 0,
         pong=has_pings,
         time=time.time_ns() // 1_000_000 if settings.connect_includes_time else 0,
@@ -168,6 +207,8 @@ async def refresh(session: Session, command: Command) -> Reply:
     """
     request = command.refresh
     assert request is not None
+    if session.is_answered:
+        raise Disconnected(BAD_REQUEST, "refresh of a connection that the server refreshes")
     if not request.token:
         raise Disconnected(BAD_REQUEST, "refresh without a token")
     try:
@@ -181,6 +222,6 @@ async def refresh(session: Session, command: Command) -> Reply:
     if claims.subs.keys() != session.token_channels:
         # The client comes back with its new token, and is subscribed to what that says.
         raise Disconnected(INSUFFICIENT_STATE, "refreshed with a token of other channels")
-    session.renew(claims.expire_at, claims.info)
+    session.renew(claims.expire_at, claims.info, claims.meta)
     result = RefreshResult(claims.expire_at > 0, ttl_seconds(claims.expire_at))
     return Reply(command.id or 0, refresh=result)

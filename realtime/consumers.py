@@ -17,7 +17,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 from django.http.request import split_domain_port, validate_host
 
-from realtime import commands, conf, instance, origins
+from realtime import commands, conf, hooks, instance, origins
 from realtime.outbox import FRAME_WRITER, FrameWriter, Outbox
 from realtime.protocol import websocket
 from realtime.protocol.disconnects import SERVER_ERROR, SHUTDOWN, Disconnect
@@ -136,7 +136,12 @@ class ConnectionConsumer(AsyncWebsocketConsumer):
         given: FrameWriter | None = scope.get("extensions", {}).get(FRAME_WRITER)
         writer = given or SendWriter(send)
         outbox = Outbox(writer, limit_bytes=conf.current().queue_max_bytes)
-        session = Session(running, outbox, has_native_pings=_wants_native_pings(scope))
+        session = Session(
+            running,
+            outbox,
+            has_native_pings=_wants_native_pings(scope),
+            headers=_shown_headers(scope, running),
+        )
         address = (scope.get("client") or ["unix"])[0]
         if given is not None:
             # A browser's take a kilobyte or two, and the routers hold the scope to its end.
@@ -183,6 +188,21 @@ def _content_of(message: dict[str, Any]) -> str | bytes:
 
 def _query(scope: Scope) -> dict[str, list[str]]:
     return parse_qs(scope.get("query_string", b"").decode("latin-1"))
+
+
+def _shown_headers(scope: Scope, running: instance.Instance) -> dict[str, str]:
+    """Return the headers that somebody is shown who is asked about the connection.
+
+    Repeated ones are joined, as HTTP says.
+    """
+    shown: dict[str, str] = {}
+    wanted = hooks.headers(running.parts)
+    if wanted:
+        for raw_name, raw_value in scope["headers"]:
+            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+            if name in wanted:
+                shown[name] = f"{shown[name]}, {value}" if name in shown else value
+    return shown
 
 
 def _wants_native_pings(scope: Scope) -> bool:

@@ -7,19 +7,24 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from asgiref.sync import sync_to_async
 from channels.layers import get_channel_layer
 from django.db import Error as DatabaseError
 from django.db import close_old_connections
 
-from realtime import conf, demo, hooks, registry, snapshot
+from realtime import answering, conf, demo, hooks, registry, snapshot
+from realtime.access import AccessWatch
 from realtime.broker.broker import Broker
 from realtime.broker.reads import SharedReads
+from realtime.calls import Calls, close_threads
 from realtime.connections import ConnectionTable
 from realtime.control import ControlReader
+from realtime.decisions import Decisions
 from realtime.hub import CHECK_TICK_SECONDS, Hub
+from realtime.lag import LagMonitor
 from realtime.layers import HeliographChannelLayer
 from realtime.presence import Presence
 from realtime.protocol.disconnects import SHUTDOWN
@@ -43,6 +48,7 @@ class Instance:
     """
 
     def __init__(self) -> None:
+        answering.check()
         settings = conf.current()
         layer = get_channel_layer()
         assert isinstance(layer, HeliographChannelLayer), "a system check has said so"
@@ -56,6 +62,9 @@ class Instance:
         self.hub = Hub(self.layer, self.broker, check_seconds=settings.position_check_seconds)
         self.connections = ConnectionTable()
         self.tasks = TaskOwner()
+        self.calls = Calls()
+        self.rules = Decisions()
+        self.access = AccessWatch(self)
         self.walks = Walks(self.connections, self.presence, self.tasks)
         self.token_verifier = TokenVerifier()
         self.report = Report(
@@ -91,6 +100,11 @@ class Instance:
             raise InternalError("the database has not answered yet")
         return self.snapshot.options_of(channel)
 
+    @property
+    def parts(self) -> Mapping[str, Any]:
+        """What other apps have configured, as ``hooks.find`` wants it."""
+        return self.snapshot.parts if self.snapshot is not None else {}
+
     async def until_prepared(self, *, seconds: float) -> bool:
         """Wait for what every connection needs, and return whether it is there.
 
@@ -125,6 +139,8 @@ class Instance:
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._poll_snapshot(), name="snapshot")
+            tasks.create_task(LagMonitor().run(), name="lag")
+            tasks.create_task(self.access.run(), name="access")
             tasks.create_task(self.walks.tick(), name="tick")
             tasks.create_task(self._check_positions(), name="positions")
             tasks.create_task(self._control.run(), name="control")
@@ -142,6 +158,9 @@ class Instance:
             await asyncio.wait([self._loops])
         await self.hub.close()
         await self.tasks.close()
+        await self.calls.close()
+        await self.rules.close()
+        close_threads()
         await self.layer.flush()
         await self.token_verifier.close()
         await self.servers.close()
@@ -152,6 +171,7 @@ class Instance:
         await self.walks.close_all(SHUTDOWN, seconds=seconds)
         async with asyncio.timeout(conf.current().broker_timeout_seconds + 1.0):
             await self.connections.is_empty.wait()
+        await self.calls.until_told()
 
     # Loops -----------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""How code in any process reaches Redis and the configuration.
+"""How code in any process reaches Redis, the configuration and the channel rules.
 
 Used by ``services``. Where the process runs an instance, its connections and its snapshot are
 used; elsewhere this module keeps its own, one set for a process.
@@ -15,6 +15,7 @@ from django.db import Error as DatabaseError
 
 from realtime import conf, instance
 from realtime import snapshot as snapshots
+from realtime.decisions import Decisions
 from realtime.protocol.errors import InternalError
 from realtime.redis_act import Act, T
 from realtime.redis_client import RedisServers, SyncRedisServers, hosts
@@ -83,6 +84,20 @@ async def asnapshot() -> Snapshot:
             return await sync_to_async(_polled.get)()
     except (DatabaseError, TimeoutError) as error:
         raise InternalError("the database did not answer") from error
+
+
+async def amay_subscribe(user: str, channel: str) -> bool | None:
+    """Tell whether the rule of a channel lets a user subscribe; None where it has no rule.
+
+    Raises:
+        InternalError: The rule gave no answer.
+    """
+    running = _running_here()
+    if running is not None:
+        allow = await running.rules.ask(user, channel)
+    else:
+        allow = await Decisions().ask(user, channel)
+    return allow.subscribe if allow is not None else None
 
 
 @asynccontextmanager

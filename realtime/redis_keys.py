@@ -49,3 +49,9 @@ CONTROL: Final = _keys_of("control", CONTROL_GROUP)
 def survey(survey_id: str) -> str:
     """Return the list that the answers to one survey are pushed to."""
     return f"rt:{{control}}:survey:{survey_id}"
+
+
+def lease(name: str) -> tuple[str, str]:
+    """Return the group that a lease is on the server of, and its key."""
+    digest = blake2b(name.encode(), digest_size=_DIGEST_BYTES, person=b"lease").hexdigest()
+    return digest, f"rt:{{{digest}}}:lease"

@@ -11,11 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from asgiref.sync import sync_to_async
 from django.db import transaction
+from django.db.models import Model
 
 from realtime import presence, reach
 from realtime.broker import acts
 from realtime.broker.acts import Published
+from realtime.decision_signals import forget_decisions as forget_decisions
+from realtime.lease import Lease as Lease
 from realtime.operations import PAGE_MAX as PAGE_MAX  # part of the door, as those below
 from realtime.operations import achannels as achannels
 from realtime.operations import aconnections as aconnections
@@ -43,12 +47,17 @@ from realtime.publishing import IDEMPOTENCY_KEY_MAX_BYTES as IDEMPOTENCY_KEY_MAX
 from realtime.publishing import PLAIN as PLAIN
 from realtime.publishing import PublishOptions as PublishOptions
 from realtime.publishing import act_of, body_of, encoded, prepare
+from realtime.reach import amay_subscribe as amay_subscribe
 from realtime.reach import asnapshot as asnapshot
 from realtime.reach import is_served_here as is_served_here
 from realtime.reach import snapshot as snapshot
 from realtime.redis_act import Act
 from realtime.registry import ConnectionInfo as ConnectionInfo
 from realtime.registry import NodeInfo as NodeInfo
+from realtime.sharing import agive_back_leases as agive_back_leases
+from realtime.sharing import akeep as akeep
+from realtime.sharing import atake_lease as atake_lease
+from realtime.sharing import awatched as awatched
 from realtime.snapshot import ChannelOptions, Snapshot
 
 PREPARE_SLICE: Final = 200  # so many publications are prepared before others have their turn
@@ -243,3 +252,11 @@ async def apresence_stats(channel: str) -> PresenceStatsResult:
 def _check_presence(known: Snapshot, channel: str) -> None:
     if not _options(known, channel).presence:
         raise NotAvailable
+
+
+# Channel rules ------------------------------------------------------------------------------
+
+
+async def aforget_decisions(user: str = "", *, model: type[Model] | None = None) -> None:
+    """Do what ``forget_decisions`` does, in a coroutine."""
+    await sync_to_async(forget_decisions)(user, model=model)

@@ -7,12 +7,16 @@ Made by the consumer; turned by the instance's timers; what a client's commands 
 import asyncio
 import time
 import uuid
+from collections.abc import Mapping
 from typing import Final
 
 from msgspec import Raw
 
-from realtime import conf
+from realtime import answering, conf
+from realtime.calls import ConnectionCalls, ongoing
+from realtime.extras import Extra, keep, live_on, peer_of
 from realtime.granting import TTL_MAX_SECONDS, Caller, ttl_seconds
+from realtime.hooks import NOTHING, Kind, Peer, Request
 from realtime.instance import Instance
 from realtime.outbox import Outbox
 from realtime.presence import Member
@@ -49,6 +53,8 @@ class Session:
             answer as the protocol says.
         token_channels: The channels that its token subscribed it to.
         places: One for each command that may run beside others; None if none may.
+        extra: What few connections have; None where there is nothing of it.
+        calls: What runs beside its commands; None while nothing does.
         due_at, timer_at, ping_slot, renewal_slot: The connection table's.
     """
 
@@ -56,8 +62,10 @@ class Session:
         "__weakref__",
         "_allowed_commands",
         "_counted_at",
+        "calls",
         "client",
         "due_at",
+        "extra",
         "has_native_pings",
         "instance",
         "is_busy",
@@ -75,7 +83,12 @@ class Session:
     )
 
     def __init__(
-        self, instance: Instance, outbox: Outbox, *, has_native_pings: bool = False
+        self,
+        instance: Instance,
+        outbox: Outbox,
+        *,
+        has_native_pings: bool = False,
+        headers: Mapping[str, str] = NOTHING,
     ) -> None:
         self.client = str(uuid.uuid4())
         self.instance = instance
@@ -90,6 +103,8 @@ class Session:
         self.is_busy = False
         self.has_native_pings = has_native_pings
         self.token_channels = NO_CHANNELS
+        self.extra = Extra(headers) if headers else None
+        self.calls: ConnectionCalls | None = None
         settings = conf.current()
         concurrency = settings.command_concurrency_limit
         self.places = asyncio.Semaphore(concurrency) if concurrency > 1 else None
@@ -112,22 +127,42 @@ class Session:
 
     # Its life --------------------------------------------------------------------------------
 
-    def identify(self, claims: ConnectionClaims) -> None:
-        """Take the identity that its token proves."""
+    def identify(self, claims: ConnectionClaims, *, is_answered: bool = False) -> None:
+        """Take the identity that its token proves, or that it ``is_answered`` to have."""
         self.subscriptions.caller = self.caller._replace(user=claims.user)
         self.is_connected = True
         self.token_channels = frozenset(claims.subs) if claims.subs else NO_CHANNELS
-        self.renew(claims.expire_at, claims.info)
+        if is_answered:
+            self.extras().is_answered = True
+        self.renew(claims.expire_at, claims.info, claims.meta)
         self.instance.connections.identify(self)
 
-    def renew(self, expire_at: int, info: Raw | None) -> None:
+    def renew(self, expire_at: int, info: Raw | None, meta: Raw | None = None) -> None:
         """Live on until a time, 0 for ever, on a clock that no step of the system's moves."""
         if info is not None:
             self.subscriptions.caller = self.caller._replace(conn_info=info)
+        if meta is not None:
+            self.extras().meta = meta
         if not expire_at:
             self.instance.connections.forget_timer(self)
             return
-        self._end_in(min(expire_at - time.time(), TTL_MAX_SECONDS) + EXPIRED_CLOSE_SECONDS)
+        grace_seconds = 0.0 if self.is_answered else EXPIRED_CLOSE_SECONDS
+        self._end_in(min(expire_at - time.time(), TTL_MAX_SECONDS) + grace_seconds)
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the server asks at its end, and not the client for a new token."""
+        return self.extra is not None and self.extra.is_answered
+
+    def extras(self) -> Extra:
+        """Return what few connections have, made if it was not there."""
+        if self.extra is None:
+            self.extra = Extra()
+        return self.extra
+
+    def peer(self) -> Peer:
+        """Return what others are told of it when they are asked."""
+        return peer_of(self.caller, self.extra)
 
     def refuse(self) -> None:
         """Read nothing more; the client has a moment to read why, and to close."""
@@ -141,11 +176,16 @@ class Session:
 
     async def end(self) -> None:
         """Leave no trace: the connection is closed, whoever closed it."""
+        if self.calls is not None:
+            self.calls.cancel()
         self.instance.connections.conceal(self)
         try:
             await self.subscriptions.close()
         finally:
             self.instance.connections.discard(self)
+            if self.is_connected and not self.is_refused:
+                for answerer in answering.registry.disconnects:
+                    self.instance.calls.say_farewell(answerer, Request(self.peer()))
 
     def may_command(self) -> bool:
         """Count one command; tell whether the client may still give it.
@@ -194,12 +234,23 @@ class Session:
         """Close the connection: it was silent too long, was refused, or has expired."""
         if self.is_refused:
             self.disconnect(CONNECTION_CLOSED)
+        elif self.is_answered:
+            ongoing(self, self.instance.tasks).start_hook(self._live_on(), "refresh")
         else:
             self.disconnect(CONNECTION_EXPIRED if self.is_connected else STALE)
 
+    async def _live_on(self) -> None:
+        answer = await live_on(self.instance, Kind.REFRESH, Request(self.peer()))
+        if answer.is_expired:
+            self.disconnect(CONNECTION_EXPIRED)
+        else:
+            self.renew(answer.expire_at, answer.info, answer.meta)
+
     def check_subscriptions(self) -> None:
-        """End the subscriptions that have expired."""
-        self.subscriptions.check_time()
+        """End the subscriptions that have expired, or ask about them."""
+        for subscription in self.subscriptions.check_time():
+            asking = keep(self.instance, self.peer(), subscription)
+            ongoing(self, self.instance.tasks).start_hook(asking, "sub_refresh")
 
     # What the server API asks of it ----------------------------------------------------------
 
@@ -223,7 +274,11 @@ class Session:
 
     def unsubscribe_later(self, channel: str) -> None:
         """End a subscription, once what is under way has ended; the client is told in any case."""
-        self.subscriptions.unsubscribe_later(channel)
+        asking = self.calls.subscribing.get(channel) if self.calls is not None else None
+        if asking is not None:
+            asking.add_done_callback(lambda _: self.subscriptions.unsubscribe_later(channel))
+        else:
+            self.subscriptions.unsubscribe_later(channel)
 
     def refresh_later(self, expire_at: int, info: Raw) -> None:
         """Give it another end, once what is under way has ended; the client is told."""
@@ -235,5 +290,6 @@ class Session:
             if self.is_refused:
                 return
             self.renew(expire_at, None if is_absent(info) else info)
-            result = RefreshResult(expires=expire_at > 0, ttl=ttl_seconds(expire_at))
+            told = 0 if self.is_answered else expire_at
+            result = RefreshResult(expires=told > 0, ttl=ttl_seconds(told))
             self.outbox.write(codec.refresh_frame(result))

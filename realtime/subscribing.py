@@ -209,9 +209,10 @@ class Opening:
         offset = position.offset
         if outcome.is_recovered:
             offset = self._start.since.offset if self._start.recovers else 0
+        expire_at = 0 if granted.is_answered else granted.expire_at
         return SubscribeResult(
-            expires=granted.expire_at > 0,
-            ttl=ttl_seconds(granted.expire_at),
+            expires=expire_at > 0,
+            ttl=ttl_seconds(expire_at),
             recoverable=granted.is_recoverable,
             positioned=granted.is_positioned,
             epoch=position.epoch,

@@ -57,6 +57,10 @@ class Subscription:
     guarded: the read may have been ahead of the hub, so what it covered is not written again.
     live: everything is written.
     ended: nothing is written.
+
+    Attributes:
+        is_by_rule: Whether a channel rule allowed it, which may change its mind.
+        is_answered: Whether the server asks at its end, and not the client for a new token.
     """
 
     __slots__ = (
@@ -70,6 +74,8 @@ class Subscription:
         "expire_at",
         "has_overflowed",
         "has_presence",
+        "is_answered",
+        "is_by_rule",
         "is_live",
         "is_positioned",
         "is_server_side",
@@ -96,6 +102,8 @@ class Subscription:
         self.is_server_side = is_server_side
         self.has_presence = False
         self.sends_join_leave = False
+        self.is_by_rule = False
+        self.is_answered = False
         self.chan_info: Raw | None = None
         self.expire_at = 0
         self.state = State.JOINING

@@ -74,6 +74,11 @@ class Subscriptions:
     def __iter__(self) -> Iterator[Subscription]:
         return iter(list(self._held.values()))
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing may begin here any more."""
+        return self._is_closed
+
     def get(self, channel: str) -> Subscription | None:
         """Return the subscription to a channel, None if there is none."""
         return self._held.get(channel)
@@ -108,6 +113,7 @@ class Subscriptions:
         )
         subscription.chan_info = granted.chan_info
         subscription.expire_at = granted.expire_at
+        subscription.is_answered = granted.is_answered
         subscription.sends_join_leave = granted.options.join_leave
         return Opening(self._instance, self.caller, granted, subscription, start, allowance)
 
@@ -223,12 +229,21 @@ class Subscriptions:
             info = info_of(self.caller, subscription)
             await self._attempt(lambda: self._instance.broker.leave(channel, info))
 
-    def check_time(self) -> None:
-        """End the subscriptions that have expired, after the grace."""
-        overdue = time.time() - EXPIRED_CLOSE_SECONDS
+    def check_time(self) -> list[Subscription]:
+        """End the subscriptions that have expired, after the grace.
+
+        Returns those that the server asks about; they have no grace.
+        """
+        now, expired = time.time(), []
         for subscription in self:
-            if 0 < subscription.expire_at <= overdue:
+            grace_seconds = 0.0 if subscription.is_answered else EXPIRED_CLOSE_SECONDS
+            if not 0 < subscription.expire_at <= now - grace_seconds:
+                continue
+            if subscription.is_answered:
+                expired.append(subscription)
+            else:
                 self.end(subscription, UNSUBSCRIBED_EXPIRED)
+        return expired
 
     def end(self, subscription: Subscription, unsubscribe: Unsubscribe) -> None:
         """End a subscription because of what became of it, and tell the client why."""

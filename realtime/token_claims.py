@@ -114,6 +114,7 @@ class ClaimsReader:
             expire_at=_expire_at(claims),
             info=_payload(claims.info, claims.b64info),
             subs=_subs(claims),
+            meta=_payload(Raw(msgspec.json.encode(claims.meta)), None) if claims.meta else None,
         )
 
     def subscription(self, content: bytes) -> SubscriptionClaims:

@@ -69,12 +69,14 @@ class ConnectionClaims:
         expire_at: When the connection ends unless refreshed, in Unix seconds; 0 is never.
         info: What others see of the connection, checked as a payload.
         subs: The channels that the server subscribes it to, in the order of the token.
+        meta: What those who are asked about it are told of it, and nobody else.
     """
 
     user: str
     expire_at: int
     info: Raw | None
     subs: Mapping[str, SubscribeOptions] = field(default_factory=dict)
+    meta: Raw | None = None
 
 
 @dataclass(frozen=True, slots=True)

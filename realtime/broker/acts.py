@@ -192,6 +192,18 @@ def remove(channel: str) -> Act[None]:
     return Act(keys.group, script(_HERE / "remove.lua"), (keys.stream,), (), lambda _: None)
 
 
+def keep(channel: str, *, ttl_seconds: int) -> Act[Publication | None]:
+    """Read the newest publication, and have the stream live on as if it came just now."""
+    keys = of_channel(channel)
+    return Act(
+        keys.group,
+        script(_HERE / "keep.lua"),
+        (keys.meta, keys.stream),
+        (ttl_seconds,),
+        lambda body: None if body is None else codec.decode_publication(body),
+    )
+
+
 def announce(group: str, kind: str, body: bytes) -> Act[None]:
     """Tell every instance something that no stream keeps: it may be lost."""
     arguments = (group_address(group), kind, body)

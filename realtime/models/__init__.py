@@ -1,10 +1,11 @@
-"""What an operator configures: namespaces and API keys.
+"""What an operator configures: namespaces and API keys; and that something changed.
 
 Read through ``snapshot.py``, changed in the admin, by commands and by Django code. Nothing here is
 queried while a command or a publication is served. What is written is checked by ``full_clean``,
 which the admin and the commands call; ``snapshot.py`` trusts nothing beyond the column types.
 """
 
+from realtime.models.access_changes import AccessChange
 from realtime.models.api_keys import (
     CHANNEL_METHODS,
     EVERYTHING,
@@ -26,6 +27,7 @@ __all__ = [
     "EVERYTHING",
     "KEY_MIN_LENGTH",
     "SERVER_METHODS",
+    "AccessChange",
     "ApiKey",
     "Namespace",
     "SnapshotVersion",

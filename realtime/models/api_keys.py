@@ -28,6 +28,7 @@ SERVER_METHODS: Final = (
     "rpc",
     "connections",
     "namespaces",
+    "metrics",
 )
 EVERYTHING: Final = "*"
 

@@ -89,6 +89,14 @@ class Expired(ProtocolError):
     message = "expired"
 
 
+class TooManyRequests(ProtocolError):
+    """As many calls are under way as may be; one of them has to end first."""
+
+    code = 111
+    message = "too many requests"
+    temporary = True
+
+
 class UnrecoverablePosition(ProtocolError):
     """The stream no longer holds what follows the given position."""
 

@@ -195,6 +195,10 @@ class RefreshResult(Struct, omit_defaults=True):
     ttl: int = 0
 
 
+class RPCResult(Struct, omit_defaults=True):
+    data: Raw = ABSENT
+
+
 class ErrorBody(Struct, omit_defaults=True):
     code: int
     message: str
@@ -213,6 +217,7 @@ class Reply(Struct, omit_defaults=True):
     presence: PresenceResult | None = None
     presence_stats: PresenceStatsResult | None = None
     history: HistoryResult | None = None
+    rpc: RPCResult | None = None
     refresh: RefreshResult | None = None
     sub_refresh: RefreshResult | None = None
 

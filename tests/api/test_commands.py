@@ -10,9 +10,9 @@ from tests.api.conftest import KEY
 
 
 def test_scopes_can_name_every_method():
-    of_resources_alone = {"connections", "namespaces"}
+    of_other_addresses = {"connections", "namespaces", "metrics"}
 
-    assert set(METHODS) | of_resources_alone == {*CHANNEL_METHODS, *SERVER_METHODS}
+    assert set(METHODS) | of_other_addresses == {*CHANNEL_METHODS, *SERVER_METHODS}
 
 
 @pytest.mark.rule("api-post-json", "api-result-200", "api-publish-result")

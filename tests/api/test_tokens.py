@@ -1,8 +1,10 @@
 import json
 
 import pytest
+from django.db import OperationalError
 from django.test import AsyncClient, Client
 
+from realtime.handlers import Allow, channel_rule
 from tests.api import rules
 from tests.support.tokens import connection_claims, subscription_claims
 
@@ -95,7 +97,7 @@ async def test_a_rule_opens_what_it_allows_and_nothing_else(browser, user, use_r
         assert refused.json() == {"error": "not allowed"}
 
 
-@pytest.mark.parametrize("channel", ["$news:1", "nope:x", "talk#1", "#1", "news", "", "a\0b"])
+@pytest.mark.parametrize("channel", ["$news:1", "nope:x", "talk#1", "#1", "news"])
 async def test_without_a_rule_every_request_is_forbidden(browser, channel):
     response = await ask(browser, channel)
 
@@ -123,6 +125,63 @@ async def test_a_rule_that_does_not_say_true_opens_nothing(browser, use_rule, ca
     assert set(response.json()) == {"error"}
     assert b"secret" not in response.content
     assert caplog.text or rule == "refuse"
+
+
+# Channel rules ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def channel_rules(monkeypatch):
+    """Have the rules of a project, which end with the test."""
+    monkeypatch.setattr("realtime.rules._rules", [])
+
+    @channel_rule("$orders:{pk:int}")
+    def own_order(user, pk):
+        return user.pk == pk
+
+    @channel_rule("$drafts:{pk}")
+    async def draft():
+        return Allow(publish=True, history=True, presence=True)
+
+    @channel_rule("$away:{pk}")
+    def away():
+        raise OperationalError("gone, and the password")
+
+
+async def test_a_channel_rule_decides_about_tokens(browser, user, channel_rules):
+    allowed = await ask(browser, f"$orders:{user.pk}")
+
+    claims = subscription_claims(allowed.json()["token"])
+    assert (claims.user, claims.channel) == (str(user.pk), f"$orders:{user.pk}")
+    for channel in (f"$orders:{user.pk + 1}", "$drafts:1"):
+        refused = await ask(browser, channel)
+        assert (refused.status_code, refused.json()) == (403, {"error": "not allowed"})
+
+
+async def test_what_has_a_channel_rule_is_not_asked_of_the_other_one(
+    browser, user, channel_rules, use_rule
+):
+    use_rule(RULES + "own_news_later")
+    rules.ASKED.clear()
+
+    assert (await ask(browser, f"$news:{user.pk}")).status_code == 200
+    use_rule(RULES + "own_news")
+    assert (await ask(browser, "$drafts:1")).status_code == 403
+
+    assert rules.ASKED == []
+
+
+async def test_what_has_no_channel_rule_is_forbidden_without_the_other_one(browser, channel_rules):
+    response = await ask(browser, "$news:1")
+
+    assert response.status_code == 403
+    assert "REALTIME_CHANNEL_RULE" in response.json()["error"]
+
+
+async def test_a_channel_rule_without_an_answer_is_to_be_asked_again(browser, channel_rules):
+    response = await ask(browser, "$away:1")
+
+    assert (response.status_code, response.json()) == (503, {"error": "try again later"})
 
 
 async def test_nobody_else_reaches_the_rule(use_rule):

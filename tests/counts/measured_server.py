@@ -1,13 +1,14 @@
 """The server with a view of what it costs: ``python -m tests.counts.measured_server PORT``.
 
 ``/figures`` answers what the process holds; ``/figures/peak`` the most that was allocated since the
-last ``/figures``.
+last ``/figures``; ``/threads`` the names of its threads.
 """
 
 import asyncio
 import gc
 import json
 import sys
+import threading
 import tracemalloc
 from typing import Any
 
@@ -53,6 +54,9 @@ def main() -> int:
             await answer(send, figures(len(server.connections)))
         elif scope["path"] == "/figures/peak":
             await answer(send, {"bytes": tracemalloc.get_traced_memory()[1]})
+        elif scope["path"] == "/threads":
+            names = {thread.native_id: thread.name for thread in threading.enumerate()}
+            await answer(send, names)
         else:
             await application(scope, receive, send)
 

@@ -8,13 +8,15 @@ from typing import Any, TypeVar
 import pytest
 from channels.layers import get_channel_layer
 
-from realtime import instance
+from realtime import answering, hooks, instance
 from realtime.broker.broker import Broker
+from realtime.calls import close_threads
 from realtime.instance import Instance
 from realtime.layers import LoopLayer
 from realtime.presence import Presence
 from realtime.protocol.errors import BrokerUnavailable
 from realtime.redis_client import RedisServers
+from tests.realtime.answerers import Asking
 from tests.realtime.client import SECRET, SNAPSHOT, Client, CommandError, token
 from tests.support.processes import free_port
 from tests.support.valkey import Valkey
@@ -125,6 +127,7 @@ async def engine(
         DEMO=False,
     )
     monkeypatch.setattr("realtime.snapshot.load_if_changed", lambda known: SNAPSHOT)
+    close_threads()  # those of tests that run no instance have connections to the database
     running = await instance.ensure_started()
     await running.load_snapshot()
     await until(lambda: running.hears_control)
@@ -189,3 +192,19 @@ def hold_read(engine: Instance, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
 
     monkeypatch.setattr(engine.reads, "read", slow)
     return hold_read
+
+
+@pytest.fixture
+def asking(monkeypatch: pytest.MonkeyPatch) -> Asking:
+    """Give the engine a provider of answers that the test fills, and none but that."""
+    asking = Asking()
+    monkeypatch.setattr(hooks, "_providers", [asking])
+    return asking
+
+
+@pytest.fixture
+def handlers(monkeypatch: pytest.MonkeyPatch) -> answering.Registry:
+    """Have what the test declares with the decorators asked, and nothing else."""
+    registry = answering.Registry()
+    monkeypatch.setattr(answering, "registry", registry)
+    return registry

@@ -4,8 +4,10 @@ import math
 
 import pytest
 from django.core.checks import run_checks
+from django.core.exceptions import ImproperlyConfigured
 
 from realtime import checks, conf
+from realtime.instance import Instance
 
 BACKEND = "realtime.layers.HeliographChannelLayer"
 
@@ -147,6 +149,29 @@ def test_personal_channels_need_a_name_that_a_namespace_can_have(found, name):
 @pytest.mark.parametrize("name", ["", "users", "of-users_1.x"])
 def test_a_name_that_a_namespace_can_have_is_fine(found, name):
     assert found(PERSONAL_CHANNEL_NAMESPACE=name) == set()
+
+
+@pytest.mark.parametrize("network", ["10.0.0.1/8", "somewhere", ""])
+def test_who_reads_metrics_without_a_key_is_said_as_networks(found, network):
+    assert found(METRICS_NETWORKS=(network,)) == {"realtime.E014"}
+
+
+def test_networks_and_single_addresses_may_read_metrics(found):
+    assert found(METRICS_NETWORKS=("10.0.0.0/8", "::1", "fd00::/8")) == set()
+
+
+def test_a_handler_that_cannot_be_called_is_named(found, messages, handlers):
+    handlers.problem = "shop.total: the method 'total' is taken"
+
+    assert found() == {"realtime.E015"}
+    assert messages() == [handlers.problem]
+
+
+async def test_with_such_a_handler_no_instance_starts(handlers):
+    handlers.problem = "shop.total: the method 'total' is taken"
+
+    with pytest.raises(ImproperlyConfigured, match="'total' is taken"):
+        Instance()
 
 
 def test_the_checks_are_registered():

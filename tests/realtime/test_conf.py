@@ -46,6 +46,7 @@ def test_the_settings_cannot_be_changed_by_who_reads_them():
 
 def test_units_stand_in_the_names():
     units = ("_seconds", "_bytes", "_limit", "_rate", "_publications", "_origins", "_until")
+    units += ("_threads", "calls_max")
     numbers = [field.name for field in fields(conf.Settings) if field.type in (int, float)]
 
     assert [name for name in numbers if not name.endswith(units)] == []

@@ -1,0 +1,4 @@
+-- Tell whether any instance listens to a group.
+--
+-- ARGV: group address
+return redis.call('PUBSUB', 'NUMSUB', ARGV[1])[2]
