@@ -6,6 +6,7 @@ from django import forms
 from django.contrib import admin
 from django.http import HttpRequest
 
+from upstreams import admin_sources as admin_sources  # Django looks for ``admin.py`` alone
 from upstreams.models import Route, Upstream, UpstreamState
 
 if TYPE_CHECKING:  # only the type checker's Django has these classes generic

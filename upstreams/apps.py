@@ -15,8 +15,12 @@ class UpstreamsConfig(AppConfig):
         """Have every snapshot hold the configuration, and the engine ask by it."""
         from realtime import hooks, snapshot
         from upstreams import configuration, provider
-        from upstreams.models import Route, Upstream
+        from upstreams.models import DataSource, Route, SourceMapping, Upstream
+        from upstreams.sources import configuration as sources
+        from upstreams.sources import poller
 
         snapshot.register_part(configuration.PART, configuration.load, watched=(Upstream, Route))
         hooks.provide(provider.UpstreamProvider())
         hooks.background("upstreams")(provider.close_client)
+        snapshot.register_part(sources.PART, sources.load, watched=(DataSource, SourceMapping))
+        hooks.background("data sources")(poller.run)
