@@ -11,11 +11,20 @@ from pathlib import Path
 import pytest
 
 from tests.browser.conftest import new_page
+from tests.docs.documents import Block, write_files
 from tests.support import processes
-from tests.support.servers import REPOSITORY, Server
+from tests.support.sdk import SDK_FOLDER, node_binary
+from tests.support.servers import REPOSITORY, Server, bare_environment
 from tests.support.valkey import Valkey
 
 __all__ = ["new_page"]
+
+# What a page has before its own lines, for Node.
+_PAGE = """
+import { Centrifuge } from "centrifuge";
+import WebSocket from "ws";
+globalThis.WebSocket = WebSocket;
+"""
 
 
 class Reader(Server):
@@ -58,15 +67,51 @@ class Reader(Server):
 
     def start_typing(self, text: str) -> Path:
         """Run a command that ends with the reader; return where it prints."""
+        return self._spawn(["sh", "-ec", f"exec {self.here(text)}"], cwd=self.checkout)
+
+    def _spawn(self, command: list[str], *, cwd: Path) -> Path:
         path = self.checkout.parent / f"typed-{len(self._others)}.log"
-        process = processes.spawn(
-            ["sh", "-ec", f"exec {self.here(text)}"],
-            log_path=path,
-            cwd=self.checkout,
-            env=self.variables,
-        )
+        process = processes.spawn(command, log_path=path, cwd=cwd, env=self.variables)
         self._others.append(process)
         return path
+
+    def save(self, blocks: list[Block]) -> None:
+        """Write the blocks that have a title into the checkout, with the port of its server."""
+        for path in write_files(self.checkout, blocks):
+            path.write_text(self.here(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+    def run_script(self, lines: str, *, user: str | None = None) -> list[str]:
+        """Run lines of a page to their end; return what they log.
+
+        Args:
+            lines: What stands in the document.
+            user: Whose ``client`` is connected before them; with None they make their own.
+        """
+        process = subprocess.run(
+            self._page(f"{lines}\nclient.disconnect();", user),
+            cwd=SDK_FOLDER,
+            capture_output=True,
+            timeout=60,
+            text=True,
+        )
+        assert process.returncode == 0, process.stdout + process.stderr
+        return process.stdout.splitlines()
+
+    def start_script(self, lines: str, *, user: str | None = None) -> Path:
+        """Run lines of a page until the reader ends; return where they log."""
+        return self._spawn(self._page(lines, user), cwd=SDK_FOLDER)
+
+    def _page(self, lines: str, user: str | None) -> list[str]:
+        before = "" if user is None else self._connected(user)
+        return [node_binary(), "--input-type=module", "-e", f"{_PAGE}{before}{self.here(lines)}"]
+
+    def _connected(self, user: str) -> str:
+        token = self.type(f".venv/bin/python manage.py token --user {user}").strip()
+        return f"""
+            const client = new Centrifuge("{self.websocket_url}", {{ token: "{token}" }});
+            client.connect();
+            await client.ready(10000);
+        """
 
     def here(self, text: str) -> str:
         """Return a snippet with the port of this reader's server."""
@@ -104,11 +149,27 @@ def checkout(tmp_path: Path) -> Path:
     """A copy of what the repository serves with, beside nothing else."""
     folder = tmp_path / "checkout"
     ignored = shutil.ignore_patterns("__pycache__")
-    for name in ("project", "api", "dashboard", "realtime"):
+    for name in ("project", "api", "dashboard", "realtime", "upstreams"):
         shutil.copytree(REPOSITORY / name, folder / name, ignore=ignored)
     shutil.copy(REPOSITORY / "manage.py", folder)
     (folder / ".venv").symlink_to(sys.prefix)
     return folder
+
+
+@pytest.fixture
+def developer(checkout: Path, valkey: Valkey) -> Iterator[Reader]:
+    """A reader at a checkout with what ``make run`` sets; has typed nothing yet."""
+    variables = {
+        **bare_environment(checkout / "var"),
+        "DEBUG": "1",
+        "REALTIME_DEMO": "1",
+        "REDIS_URL": valkey.url,
+    }
+    reader = Reader(checkout, variables, "--dev")
+    try:
+        yield reader
+    finally:
+        reader.close()
 
 
 def with_python_first(variables: dict[str, str]) -> dict[str, str]:

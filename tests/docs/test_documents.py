@@ -14,7 +14,7 @@ from tests.support.servers import REPOSITORY
 
 EVERY = documents()
 OURS = {name for name, app in get_commands().items() if app == "realtime"}
-PACKAGES = {"realtime", "api", "dashboard", "project"}
+PACKAGES = {"realtime", "api", "dashboard", "upstreams", "project"}
 
 
 def snippets(language: str) -> list:

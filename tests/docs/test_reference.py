@@ -1,10 +1,14 @@
 """The reference lists what the code has: no more, no less."""
 
 import argparse
+import dataclasses
+import inspect
 import json
 import re
+import time
 from typing import Any
 
+import prometheus_client
 import pytest
 from django.core.management import load_command_class
 from django.core.management.base import BaseCommand
@@ -12,6 +16,7 @@ from django.core.management.base import BaseCommand
 from api import problems, resources, schemas
 from api.commands import BATCH
 from api.methods import METHODS, NotFound
+from realtime import handlers, metrics, rules
 from realtime.conf import LEAST
 from realtime.models import CHANNEL_METHODS, SERVER_METHODS, Namespace
 from realtime.protocol import disconnects, errors
@@ -19,6 +24,8 @@ from realtime.protocol.disconnects import Disconnect, Unsubscribe
 from realtime.protocol.errors import ProtocolError
 from tests.docs.documents import code, document
 from tests.support.servers import REPOSITORY
+from upstreams import metrics as upstream_metrics
+from upstreams.client import signature
 
 COMMANDS = {
     path.stem
@@ -122,6 +129,69 @@ def test_every_scope_is_listed():
     assert without == list(SERVER_METHODS)
 
 
+# Handlers and metrics ---------------------------------------------------------------------------
+
+
+def test_every_decorator_is_listed_with_its_parameters():
+    modules = (handlers.__name__, rules.__name__)
+    public = {
+        name: inspect.signature(value)
+        for name, value in vars(handlers).items()
+        if inspect.isfunction(value) and value.__module__ in modules and not name.startswith("_")
+    }
+
+    rows = document("docs/reference/handlers.md").table("Decorators")
+
+    listed = dict(re.fullmatch(r"(\w+)\(?(.*?)\)?", code(cell)[0]).groups() for cell, *_ in rows)
+    assert set(listed) == set(public)
+    for name, parameters in listed.items():
+        if parameters:
+            assert parameters == _written(public[name]), name
+
+
+def _written(signature: inspect.Signature) -> str:
+    parts = []
+    for each in signature.parameters.values():
+        star = "*" if each.kind is each.VAR_POSITIONAL else ""
+        default = "" if each.default is each.empty else f"={each.default}"
+        parts.append(f"{star}{each.name}{default}")
+    return ", ".join(parts)
+
+
+def test_every_attribute_of_a_connection_is_listed():
+    fields = dataclasses.fields(handlers.Connection)
+
+    rows = document("docs/reference/handlers.md").table("Connection")
+
+    listed = [code(cell)[0] for cell, _ in rows]
+    assert listed[:-1] == [each.name for each in fields if not each.name.startswith("_")]
+    assert listed[-1] == "await connection.auser()"
+
+
+def test_every_metric_is_listed():
+    ours = {
+        each._name + ("_total" if isinstance(each, prometheus_client.Counter) else "")
+        for module in (metrics, upstream_metrics)
+        for each in vars(module).values()
+        if isinstance(each, prometheus_client.metrics.MetricWrapperBase)
+    }
+
+    rows = document("docs/reference/server-api.md").table("Metrics")
+
+    assert {name for cell, _ in rows for name in code(cell)} == ours
+
+
+def test_the_lines_that_check_a_signature_know_who_signed():
+    lines: dict[str, Any] = {}
+    exec(document("docs/reference/upstreams.md").block("python", "is_signed").text, lines)
+    header = signature("a secret", b"body", now=int(time.time()))
+
+    assert lines["is_signed"](header, b"body", "a secret")
+    assert not lines["is_signed"](header, b"another", "a secret")
+    assert not lines["is_signed"](header, b"body", "another")
+    assert not lines["is_signed"](signature("a secret", b"body", now=1), b"body", "a secret")
+
+
 # Codes ------------------------------------------------------------------------------------------
 
 
@@ -201,7 +271,7 @@ def test_every_least_value_is_listed():
 def test_every_system_check_is_listed():
     sources = [
         path.read_text(encoding="utf-8")
-        for package in ("realtime", "api", "dashboard", "project")
+        for package in ("realtime", "api", "dashboard", "upstreams", "project")
         for path in (REPOSITORY / package).rglob("checks.py")
     ]
 

@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.async_api import Page, expect
@@ -14,29 +12,11 @@ from tests.docs.conftest import Reader
 from tests.docs.documents import document, write_files
 from tests.support import banner
 from tests.support.sdk import SDK_FOLDER
-from tests.support.servers import bare_environment
-from tests.support.valkey import Valkey
 
 pytestmark = [pytest.mark.browser, pytest.mark.end_to_end]
 
 TUTORIAL = document("docs/tutorials/first-live-page.md")
 CHANNEL = "sensors:temperature"
-
-
-@pytest.fixture
-def reader(checkout: Path, valkey: Valkey) -> Iterator[Reader]:
-    """A reader at a checkout; has typed nothing yet."""
-    variables = {
-        **bare_environment(checkout / "var"),
-        "DEBUG": "1",  # both as make run has them
-        "REALTIME_DEMO": "1",
-        "REDIS_URL": valkey.url,
-    }
-    reader = Reader(checkout, variables, "--dev")
-    try:
-        yield reader
-    finally:
-        reader.close()
 
 
 def follow(reader: Reader) -> tuple[str, str]:
@@ -85,8 +65,9 @@ def publish(reader: Reader, *celsius: float) -> None:
 
 
 async def test_the_tutorial_ends_with_a_page_that_catches_up(
-    reader: Reader, new_page: NewPage, sdk_packages: None
+    developer: Reader, new_page: NewPage, sdk_packages: None
 ):
+    reader = developer
     login = follow(reader)
     page = await new_page(reader.url)
     await open_page(page, *login)
