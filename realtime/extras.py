@@ -75,6 +75,8 @@ async def live_on(instance: Instance, kind: Kind, request: Request) -> RefreshAn
 
 async def keep(instance: Instance, peer: Peer, subscription: Subscription) -> None:
     """Let a subscription live on, or end it: its time is over."""
+    # Its next turn may come before the answer, and would ask again.
+    subscription.expire_at = int(time.time() + RETRY_SECONDS)
     answer = await live_on(instance, Kind.SUB_REFRESH, Request(peer, channel=subscription.channel))
     if answer.is_expired:
         subscription.end_by_server(UNSUBSCRIBED_EXPIRED)

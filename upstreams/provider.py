@@ -58,7 +58,8 @@ class UpstreamProvider:
         key = _key(route, request)
         task = self._asked.get(key)
         if task is None:
-            task = asyncio.create_task(_answered(route, request), name=f"rpc {request.method}")
+            name = f"{route.kind} of upstream {route.upstream.name}"
+            task = asyncio.create_task(_answered(route, request), name=name)
             self._asked[key] = task
             task.add_done_callback(partial(self._forget, key))
         # Who goes away must not end it for the others; it has its own deadline.

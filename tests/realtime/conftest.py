@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import pytest
 from channels.layers import get_channel_layer
+from django.db.models.signals import m2m_changed, post_delete, post_save
 
 from realtime import answering, hooks, instance
 from realtime.broker.broker import Broker
@@ -65,6 +66,20 @@ def configure(settings: Any) -> Callable[..., None]:
         settings.REALTIME = {**settings.REALTIME, **values}
 
     return configure
+
+
+@pytest.fixture
+def no_rules() -> Iterator[None]:
+    """Forget every channel rule, and afterwards those of the test with what they watch."""
+    signals = (post_save, post_delete, m2m_changed)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("realtime.rules._rules", [])
+        patched.setattr("realtime.decision_signals._watched", {})
+        for signal in signals:
+            patched.setattr(signal, "receivers", list(signal.receivers))
+        yield
+    for signal in signals:
+        signal.sender_receivers_cache.clear()
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from django.contrib.auth.signals import user_logged_in
 from django.core.management import call_command
 from django.db import OperationalError, connection, transaction
 from django.db.models import UUIDField
-from django.db.models.signals import m2m_changed, post_delete, post_save
 from django.utils import timezone
 
 from realtime import access, change_log, services
@@ -42,9 +41,8 @@ def noted():
 
 
 @pytest.fixture
-def users(monkeypatch):
+def users(no_rules):
     """Return a user who is in a group and has a permission, and another one."""
-    monkeypatch.setattr("realtime.rules._rules", [])
     ada, eve = (get_user_model().objects.create_user(name) for name in ("ada", "eve"))
     group = Group.objects.create(name="editors")
     first = Permission.objects.order_by("pk").first()
@@ -201,13 +199,9 @@ def test_a_migration_finds_no_trigger_in_its_way_and_leaves_none_without_a_table
 
 @pytest.fixture
 def watching(users):
-    """Have a rule watch the groups; forget about it after the test."""
+    """Have a rule watch the groups."""
     channel_rule("groups:{pk:int}", watches=[Group])(lambda: True)
     noted()
-    yield
-    for signal in (post_save, post_delete):
-        signal.disconnect(sender=Group, dispatch_uid="realtime watches")
-    m2m_changed.disconnect(sender=Group.permissions.through, dispatch_uid="realtime watches")
 
 
 WATCHED = {

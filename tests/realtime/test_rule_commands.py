@@ -13,16 +13,13 @@ from realtime.tokens import SubscribeOptions
 from tests.realtime.client import CommandError, token
 from tests.realtime.conftest import until, within
 
+pytestmark = pytest.mark.usefixtures("no_rules")
+
 
 async def refused(call: Any) -> int:
     with pytest.raises(CommandError) as outcome:
         await call
     return int(outcome.value.code)
-
-
-@pytest.fixture(autouse=True)
-def no_rules(monkeypatch):
-    monkeypatch.setattr("realtime.rules._rules", [])
 
 
 @pytest.fixture

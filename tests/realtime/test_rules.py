@@ -22,6 +22,7 @@ from tests.realtime.conftest import until, within
 
 CLOSED = ChannelOptions(history_size=10, history_ttl=60, presence=True)
 
+pytestmark = pytest.mark.usefixtures("no_rules")
 # Users are looked for in threads of their own.
 database = pytest.mark.django_db(transaction=True)
 
@@ -32,11 +33,6 @@ class Clock:
 
     def __call__(self):
         return self.now
-
-
-@pytest.fixture(autouse=True)
-def no_rules(monkeypatch):
-    monkeypatch.setattr("realtime.rules._rules", [])
 
 
 @pytest.fixture

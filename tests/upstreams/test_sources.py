@@ -392,6 +392,35 @@ async def test_another_instance_takes_over_from_one_that_died(configured, backen
         assert len(await told()) == 1  # the same value is not told again
 
 
+async def test_a_poll_that_takes_long_keeps_its_lease(configured, backend, upstream):
+    await configured()
+    patient = dataclasses.replace(upstream, timeout_seconds=60.0)
+    backend.on(PATH, hang)
+    first, second = (Polling(source(interval_seconds=0.2), patient, Records()) for _ in range(2))
+    async with running(first.run()), running(second.run()):
+        await backend.wait_asked(PATH)
+
+        await asyncio.sleep(1.0)  # three times what a lease holds
+
+        assert first.is_leading
+        assert backend.count(PATH) == 1
+
+
+async def test_what_is_stale_stays_so_whoever_polls(configured, backend, upstream):
+    await configured()
+    backend.on(PATH, error500)
+    short = {"interval_seconds": 0.1, "stale_after_seconds": 0.2}
+    first, second = (Polling(source(**short), upstream, Records()) for _ in range(2))
+    async with running(first.run()):
+        await until_told("failing", "stale")
+    count = backend.count(PATH)
+
+    async with running(second.run()):
+        await backend.wait_asked(PATH, count=count + 3)
+
+        assert [each["state"] for each in await told()] == ["failing", "stale"]
+
+
 async def test_an_instance_that_stops_lets_others_poll_at_once(configured, backend, upstream):
     await configured(source())
     await until_told("ok")
@@ -511,6 +540,29 @@ async def test_a_change_of_the_upstream_is_in_force_without_a_poll_more(
         assert (backend.count(PATH), other.count(PATH)) == (1, 1)
 
 
+async def test_what_is_gone_is_stale_also_where_nobody_watches(configured, backend, watch):
+    await configured(source(only_while_watched=True))
+    await leave(await watch())
+    await until_told("ok")
+    async with asyncio.timeout(WAIT_SECONDS):
+        while await services.awatched([CHANNEL]) != [False]:
+            await asyncio.sleep(0.01)
+
+    await configured()
+
+    await until_told("ok", "stale")
+
+
+async def test_nobody_is_told_of_a_source_that_never_was(configured, backend):
+    await configured(source(only_while_watched=True))
+    await asyncio.sleep(0.2)
+
+    await configured()
+
+    await asyncio.sleep(0.3)
+    assert await told() == []
+
+
 @pytest.mark.parametrize("what", ["source", "upstream"])
 async def test_what_is_gone_is_polled_no_more(configured, backend, what):
     await configured(source(interval_seconds=0.05))
@@ -518,6 +570,8 @@ async def test_what_is_gone_is_polled_no_more(configured, backend, what):
 
     await configured(*([] if what == "source" else [source()]), upstreams=[])
 
+    _, stale = await until_told("ok", "stale")
+    assert (stale["value"], stale["error"]) == ({"usd": 1}, "it is not polled any more")
     async with asyncio.timeout(WAIT_SECONDS):
         count = -1
         while count != backend.count(PATH):

@@ -67,6 +67,20 @@ def test_a_mapping_needs_a_namespace_with_history(rates):
     assert "set its history size to 1 and its history TTL" in told
 
 
+def test_a_namespace_remembers_until_the_next_poll(rates):
+    rates.interval_seconds, rates.jitter_seconds = 50, 10
+
+    told = errors(SourceMapping(source=rates, channel="rates:usd"))["channel"]
+    rates.jitter_seconds = 9
+    SourceMapping(source=rates, channel="rates:usd").full_clean()
+
+    assert "history TTL above 60." in told
+
+
+def test_a_mapping_alone_is_refused(rates):
+    assert "source" in errors(SourceMapping(channel="rates:usd"))
+
+
 def test_a_channel_without_a_namespace_has_the_empty_one(rates):
     Namespace.objects.create(name="", history_size=1, history_ttl=60)
 

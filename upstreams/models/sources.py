@@ -37,10 +37,7 @@ def validate_channel(channel: str) -> None:
         check_size(channel)
     except BadRequest as error:
         raise ValidationError(f"Not a channel: {error}.", code="channel") from error
-    name = namespace_of(channel)
-    namespace = Namespace.objects.filter(
-        name=WITHOUT_NAMESPACE if name is None else name or None
-    ).first()
+    namespace = _namespace_of(channel)
     if namespace is None:
         raise ValidationError(
             "It has no namespace that exists: add one, with history size and history TTL.",
@@ -52,6 +49,13 @@ def validate_channel(channel: str) -> None:
             "nothing: set its history size to 1 and its history TTL to 86400, say.",
             code="history",
         )
+
+
+def _namespace_of(channel: str) -> Namespace | None:
+    name = namespace_of(channel)
+    if name == "":  # ":x", which no namespace is for
+        return None
+    return Namespace.objects.filter(name=WITHOUT_NAMESPACE if name is None else name).first()
 
 
 class DataSource(models.Model):
@@ -116,6 +120,12 @@ class DataSource(models.Model):
         """How long without a good answer until the value is called stale."""
         return float(self.stale_after_seconds or STALE_INTERVALS * self.interval_seconds)
 
+    @property
+    def longest_interval_seconds(self) -> float | None:
+        """How long it may take from poll to poll; None in a form that does not say."""
+        interval_seconds: float | None = self.interval_seconds
+        return interval_seconds and interval_seconds + (self.jitter_seconds or 0.0)
+
     def clean(self) -> None:
         """Refuse times that do not go together.
 
@@ -159,6 +169,29 @@ class SourceMapping(models.Model):
 
     def __str__(self) -> str:
         return self.channel
+
+    def clean(self) -> None:
+        """Refuse a channel that would have forgotten its value before it is read again.
+
+        Raises:
+            ValidationError: With a message beside the field.
+        """
+        super().clean()
+        namespace = _namespace_of(self.channel)
+        try:
+            longest_seconds = self.source.longest_interval_seconds
+        except DataSource.DoesNotExist:
+            return  # refused already, as are the others
+        if namespace is None or longest_seconds is None or not namespace.history_ttl:
+            return
+        if namespace.history_ttl <= longest_seconds:
+            raise ValidationError(
+                {
+                    "channel": f"The namespace {namespace} forgets a value after "
+                    f"{namespace.history_ttl} seconds, before it is read again: set its history "
+                    f"TTL above {longest_seconds:g}."
+                }
+            )
 
 
 class DataSourceState(models.Model):

@@ -63,9 +63,11 @@ class Poller:
             for key, source in configuration.of(parts).items()
             if source.upstream_id in upstreams
         }
-        await self._end(
-            [key for key, (each, _) in self._running.items() if each.source != sources.get(key)]
-        )
+        old = {key: each for key, (each, _) in self._running.items()}
+        await self._end([key for key, each in old.items() if each.source != sources.get(key)])
+        gone = [each for key, each in old.items() if key not in sources]
+        await asyncio.gather(*(each.retire() for each in gone))
+        await _give_back(gone)
         for key, source in sources.items():
             upstream = upstreams[source.upstream_id]
             if key not in self._running:

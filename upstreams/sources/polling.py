@@ -99,6 +99,15 @@ class Polling:
                 self._is_asked = False  # whoever holds it has seen the wish too
                 await asyncio.sleep(self.lease_seconds / LEASE_INTERVALS / 4)
 
+    async def retire(self) -> None:
+        """Tell viewers, after the end of ``run``, that there is no such source any more."""
+        lease = await self._take()
+        if lease is not None:
+            self.is_leading = True
+            version = self._next_version(lease.fence)
+            for teller in self._tellers:
+                await teller.retire("it is not polled any more", version=version)
+
     async def _until_news(self, *, seconds: float | None) -> None:
         self._news.clear()
         with suppress(TimeoutError):
@@ -190,9 +199,7 @@ class Polling:
         polled_at, started_at = datetime.now(UTC), time.monotonic()
         answer = await self._ask()
         latency_seconds = time.monotonic() - started_at
-        self._poll_count += 1
-        # Fences are seconds at least: who holds the next one is far above any count.
-        version = (fence << VERSION_BITS) + self._poll_count
+        version = self._next_version(fence)
         outcomes = [await teller.tell(answer, version=version) for teller in self._tellers]
         worst = min(outcomes, key=_badness)
         read_at = max((each.read_at for each in self._tellers if each.read_at), default=None)
@@ -200,6 +207,11 @@ class Polling:
             self.source.id,
             Record(*worst, polled_at, latency_seconds, read_at, is_asked=is_asked),
         )
+
+    def _next_version(self, fence: int) -> int:
+        self._poll_count += 1
+        # Fences are seconds at least: who holds the next one is far above any count.
+        return (fence << VERSION_BITS) + self._poll_count
 
     async def _ask(self) -> Raw | str:
         """Return what the API answers, or why that is nothing."""

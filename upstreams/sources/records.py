@@ -14,7 +14,7 @@ from typing import Final
 
 from asgiref.sync import sync_to_async
 from django.db import Error as DatabaseError
-from django.db import close_old_connections
+from django.db import close_old_connections, transaction
 
 from upstreams.models import DataSource, DataSourceState
 
@@ -92,18 +92,24 @@ class Records:
 def _write(due: dict[int, Record]) -> None:
     close_old_connections()
     try:
-        # One that is deleted meanwhile has no row to write beside.
-        for source_id in DataSource.objects.filter(pk__in=due).values_list("pk", flat=True):
-            record = due[source_id]
-            fields = {
-                "state": record.state,
-                "error": record.error[:_ERROR_MAX],
-                "polled_at": record.polled_at,
-                "latency_seconds": record.latency_seconds,
-                "instance": f"{socket.gethostname()}:{os.getpid()}"[-64:],
-            }
-            if record.answered_at is not None:  # a new poller knows of none
-                fields["answered_at"] = record.answered_at
-            DataSourceState.objects.update_or_create(source_id=source_id, defaults=fields)
+        with transaction.atomic():
+            # One that is deleted meanwhile has no row to write beside.
+            for source_id in DataSource.objects.filter(pk__in=due).values_list("pk", flat=True):
+                DataSourceState.objects.update_or_create(
+                    source_id=source_id, defaults=_fields(due[source_id])
+                )
     finally:
         close_old_connections()
+
+
+def _fields(record: Record) -> dict[str, object]:
+    fields: dict[str, object] = {
+        "state": record.state,
+        "error": record.error[:_ERROR_MAX],
+        "polled_at": record.polled_at,
+        "latency_seconds": record.latency_seconds,
+        "instance": f"{socket.gethostname()}:{os.getpid()}"[-64:],
+    }
+    if record.answered_at is not None:  # a new poller knows of none
+        fields["answered_at"] = record.answered_at
+    return fields

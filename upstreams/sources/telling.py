@@ -5,6 +5,7 @@ poller that has just begun repeats nothing, and mends what was lost.
 """
 
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -87,6 +88,13 @@ class Teller:
                 return await self._tell_failure(str(error), version)
         except ProtocolError as error:  # nobody can be told
             return Outcome(State.FAILING, f"{self.channel}: {_why(error)}")
+
+    async def retire(self, reason: str, *, version: int) -> None:
+        """Call a value stale that nobody will look for again; who was told nothing is not now."""
+        self._fresh_until = time.monotonic()
+        with suppress(ProtocolError):
+            if await self._last() is not None:
+                await self._tell_failure(reason, version)
 
     async def _tell_value(self, value: Raw, version: int) -> Outcome:
         read_at = datetime.now(UTC)

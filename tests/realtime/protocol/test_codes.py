@@ -40,6 +40,7 @@ ERRORS = {
     108: ("not available", False),
     109: ("token expired", False),
     110: ("expired", False),
+    111: ("too many requests", True),
     112: ("unrecoverable position", False),
 }
 
