@@ -11,6 +11,7 @@ import sys
 import sysconfig
 import threading
 import time
+from collections import Counter
 from types import FrameType
 from typing import Final
 
@@ -25,6 +26,7 @@ BLOCKED_SECONDS: Final = 0.08
 _SUSPICIOUS_SECONDS: Final = 0.02
 _HUNG_SECONDS: Final = 1.0
 _QUIET_SECONDS: Final = 5.0  # for so long nothing more is logged of the same culprit
+_UNSEEN: Final = ("unknown", "an unknown place")
 _LIBRARIES: Final = (
     *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")},
     "<",  # what is frozen into the interpreter
@@ -36,7 +38,8 @@ class LagMonitor:
 
     def __init__(self) -> None:
         self._due_at = 0.0
-        self._sight: tuple[str, str] | None = None  # of what is overdue: what it is, and where
+        # What was seen of an overdue beat, and how often: who blocks, and where.
+        self._sights: Counter[tuple[str, str]] = Counter()
         self._told_at: dict[str, float] = {}
         self._stopped = threading.Event()
 
@@ -57,11 +60,11 @@ class LagMonitor:
 
     def _beat(self, now: float) -> None:
         lag_seconds = max(0.0, now - self._due_at)
-        sight, self._sight = self._sight, None
+        sights, self._sights = self._sights, Counter()
         self._due_at = now + BEAT_SECONDS
         metrics.LOOP_LAG.observe(lag_seconds)
         if lag_seconds >= BLOCKED_SECONDS:
-            what, where = sight or ("unknown", "an unknown place")
+            what, where = _most_seen(sights) if sights else _UNSEEN
             metrics.LOOP_BLOCKED.labels(what).inc()
             self._tell(now, what, lag_seconds, where)
 
@@ -80,17 +83,32 @@ class LagMonitor:
             due_at, now = self._due_at, time.monotonic()
             if now - due_at < _SUSPICIOUS_SECONDS:
                 continue
-            frame = sys._current_frames().get(thread)
-            if frame is None:
-                continue
-            sight = _culprit(loop), _place(frame)
-            if due_at != self._due_at:
+            sight = _look(loop, thread)
+            if sight is None or due_at != self._due_at:
                 continue  # it has just gone on
-            self._sight = sight
+            self._sights[sight] += 1
             if now - due_at >= _HUNG_SECONDS and hung_since != due_at:
                 hung_since = due_at
-                what, where = sight
-                logger.error("the event loop is blocked by %s, at %s", what, where)
+                logger.error("the event loop is blocked by %s, at %s", *sight)
+
+
+def _look(loop: asyncio.AbstractEventLoop, thread: int) -> tuple[str, str] | None:
+    """Return who holds the loop, and where.
+
+    The frame stays in here: kept by the watcher, it would keep what its function had, such as a
+    connection that has closed since.
+    """
+    frame = sys._current_frames().get(thread)
+    return None if frame is None else (_culprit(loop), _place(frame))
+
+
+def _most_seen(sights: Counter[tuple[str, str]]) -> tuple[str, str]:
+    """Return who was seen most often, and where most of that: several may have had a part in it."""
+    times: Counter[str] = Counter()
+    for (what, _), count in sights.items():
+        times[what] += count
+    most = max(times, key=times.__getitem__)
+    return max((sight for sight in sights if sight[0] == most), key=sights.__getitem__)
 
 
 def _culprit(loop: asyncio.AbstractEventLoop) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import statistics
 import time
+import weakref
 
 import pytest
 from prometheus_client import REGISTRY
@@ -78,6 +79,34 @@ async def test_a_loop_that_hangs_is_told_of_before_it_ends(monitor, caplog):
         assert any("is blocked by hanging" in record.getMessage() for record in caplog.records)
 
     await asyncio.create_task(hang(), name="hanging")
+
+
+async def test_of_several_the_one_that_took_longest_is_named(monitor, caplog):
+    before = counted("the long one")
+
+    first = asyncio.create_task(block(0.5), name="the long one")
+    await asyncio.gather(first, asyncio.create_task(block(0.15), name="the short one"))
+
+    await until(lambda: counted("the long one") == before + 1)
+    assert not told(caplog, "the short one")
+
+
+async def test_nothing_is_kept_of_who_blocked(monitor):
+    class Connection:
+        pass
+
+    kept = []
+
+    async def hold() -> None:
+        connection = Connection()
+        kept.append(weakref.ref(connection))
+        time.sleep(BLOCK_SECONDS)
+
+    before = counted("holding")
+    await asyncio.create_task(hold(), name="holding")
+    await until(lambda: counted("holding") == before + 1)
+
+    assert kept[0]() is None
 
 
 async def test_the_same_culprit_fills_no_log_but_is_counted(monitor, caplog):

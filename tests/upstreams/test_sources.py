@@ -238,7 +238,7 @@ async def test_a_fault_is_told_with_the_last_value_and_ends(
     assert failing["value"] == {"usd": 1}
     assert failing["at"] >= good["at"]
     assert 0 < len(failing["error"]) < 60
-    await until(lambda: written[-1][1].state == "failing" and written[-1][1].error)
+    await until(lambda: written and written[-1][1].state == "failing" and written[-1][1].error)
     backend.respond(PATH, {"usd": 1})
     *_, again = await until_told("ok", "failing", "ok")
     assert "error" not in again
@@ -304,6 +304,7 @@ async def test_a_part_that_is_missing_fails_alone(configured, backend, written):
     await until_told("ok")
 
     assert failing["error"] == "no /chf in the answer"
+    await until(lambda: written)
     assert (written[-1][1].state, written[-1][1].error) == ("failing", "no /chf in the answer")
 
 
@@ -587,7 +588,7 @@ async def test_a_poll_that_is_asked_for_is_done_at_once_and_once(configured, bac
         await configured(source(poll_asked_at=datetime.now(UTC)))
 
         await backend.wait_asked(PATH, count=2)
-        await until(lambda: written[-1][1].is_asked)
+        await until(lambda: written and written[-1][1].is_asked)
         await asyncio.sleep(0.5)  # ten looks of each poller
         assert backend.count(PATH) == 2
 
