@@ -7,8 +7,9 @@ from bench.peers.base import Peer
 
 PEERS = (
     "bench.peers.heliograph:Heliograph",
-    "bench.peers.heliograph_handlers:HeliographHandler",
-    "bench.peers.heliograph_handlers:HeliographBlocked",
+    "bench.peers.heliograph_calls:HeliographUpstream",
+    "bench.peers.heliograph_calls:HeliographHandler",
+    "bench.peers.heliograph_calls:HeliographBlocked",
     "bench.peers.stock_channels:StockChannelsCore",
     "bench.peers.stock_channels:StockChannelsPubSub",
     "bench.peers.bare_websockets:BareWebsockets",

@@ -1,11 +1,10 @@
 """This project: ``manage.py serve`` with one process, Redis beside it, as its documents ask."""
 
 import json
-import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jwt
@@ -13,6 +12,7 @@ import jwt
 from bench.peers import children
 from bench.peers.base import (
     EVERYTHING,
+    SPORADIC,
     Peer,
     Resume,
     Running,
@@ -34,10 +34,6 @@ NAMESPACE = {
     "allow_subscribe_for_client": True,
 }
 SERVE_DOCUMENT = "docs/how-to/run-several-instances.md"
-UPSTREAMS_DOCUMENT = "docs/how-to/reuse-a-centrifugo-backend.md"
-SLOW_METHOD = "bench.slow"  # it is routed to the slow service
-LOOP_BLOCKED = re.compile(r"^heliograph_loop_blocked_total(?:\{.*\})? (\S+)$", re.MULTILINE)
-LAG_LOGGER = "realtime.lag"
 
 
 class CentrifugoProtocolWire(Wire):
@@ -51,7 +47,7 @@ class CentrifugoProtocolWire(Wire):
     ping = b"{}"
     pong = b"{}"
     control = "http"
-    method = SLOW_METHOD
+    method = "bench.slow"  # routed to the slow service
     secret = TOKEN_SECRET
     api_key = API_KEY
 
@@ -119,16 +115,14 @@ class Heliograph(Peer):
         Setting("REDIS_URL", "one Redis over TCP", SERVE_DOCUMENT),
         Setting("Redis", "appendonly yes, maxmemory-policy noeviction", SERVE_DOCUMENT),
         Setting("namespace", json.dumps(NAMESPACE), "docs/reference/channel-options.md"),
-        Setting("upstream", "concurrency 256, private addresses allowed", UPSTREAMS_DOCUMENT),
     )
     noted = {
         "idle.bytes_per_connection": 13.2 * 1024,
         "fan_out.cpu_us_per_delivery": 7.3,
     }
     note = "the empty view is an async one of Django, under the project's middleware"
-    scenarios = EVERYTHING
+    scenarios = EVERYTHING - {SPORADIC}
     wire = "bench.peers.heliograph:HeliographWire"
-    method = SLOW_METHOD
     settings_module = "bench.peers.apps.heliograph_settings"
 
     def versions(self) -> dict[str, str]:
@@ -141,29 +135,16 @@ class Heliograph(Peer):
         running.children.append(redis)
         running.log = work_dir / "serve.log"
         try:
-            slow, running.slow = children.start_slow_service(core=helper_core, work_dir=work_dir)
-            running.children.append(slow)
-            environment = self._environment(work_dir, url, running.slow.url)
-            self._prepare(work_dir, environment, running.slow.url)
+            environment = self._environment(work_dir, url)
+            self._prepare(running, environment, core=helper_core, work_dir=work_dir)
             self._serve(running, environment, core=core, log=running.log)
         except BaseException:
             running.stop()
             raise
         return running
 
-    def told_of_its_loop(self, running: Running) -> tuple[float, str]:
-        assert running.log is not None
-        address = f"http://127.0.0.1:{running.ports[0]}/metrics"
-        request = urllib.request.Request(address, headers={"X-API-Key": API_KEY})
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            count = blocked_count(answer.read().decode())
-        log = running.log.read_text(errors="replace")
-        line = line_about(self.method, log)
-        return count, line.replace(f"{children.ROOT}/", "")
-
-    def _environment(self, work_dir: Path, redis_url: str, slow_url: str) -> dict[str, str]:
+    def _environment(self, work_dir: Path, redis_url: str) -> dict[str, str]:
         return {
-            "BENCH_SLOW_URL": slow_url,
             "DJANGO_SETTINGS_MODULE": self.settings_module,
             "VAR_DIR": str(work_dir / "var"),
             "SECRET_KEY": "bench-secret-key-0123456789-0123456789-0123456789",
@@ -172,11 +153,13 @@ class Heliograph(Peer):
             "REALTIME_API_KEY": API_KEY,
         }
 
-    @staticmethod
-    def _prepare(work_dir: Path, environment: Mapping[str, str], slow_url: str) -> None:
+    def _prepare(
+        self, running: Running, environment: dict[str, str], *, core: int, work_dir: Path
+    ) -> None:
+        """Fill the database, before the server starts."""
         namespaces = work_dir / "namespaces.json"
         namespaces.write_text(json.dumps({"channel": {"namespaces": [NAMESPACE]}}))
-        fill = children.python("-m", "bench.peers.apps.heliograph_rows", str(namespaces), slow_url)
+        fill = children.python("-m", "bench.peers.apps.heliograph_rows", str(namespaces))
         children.run(fill, environment=environment)
 
     @staticmethod
@@ -194,22 +177,7 @@ class Heliograph(Peer):
         running.pids.append(server.pid)
 
 
-def blocked_count(metrics: str) -> float:
-    """Return how often the loop was blocked, whoever blocked it, from the text of /metrics."""
-    return sum(map(float, LOOP_BLOCKED.findall(metrics)))
-
-
-def line_about(method: str, log: str) -> str:
-    """Return the first event that what watches the loop has logged of a method.
-
-    Where there is none, its last of anything, "" where it was silent.
-    """
-    lines = [json.loads(line) for line in log.splitlines() if f'"{LAG_LOGGER}"' in line]
-    events = [str(line["event"]) for line in lines]
-    return next((each for each in events if method in each), events[-1] if events else "")
-
-
-def _is_ready(port: int):  # type: ignore[no-untyped-def]
+def _is_ready(port: int) -> Callable[[], bool]:
     def answers() -> bool:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=1) as answer:

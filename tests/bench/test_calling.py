@@ -13,7 +13,7 @@ from bench import page
 from bench.measure import threads
 from bench.peers.base import SlowService, payload
 from bench.peers.children import SLOW_SECONDS, start_slow_service
-from bench.peers.heliograph import blocked_count, line_about
+from bench.peers.heliograph_calls import blocked_count, line_about
 from bench.tables import blocked_table, main_table
 
 SIZES = {"connections": 3000}
