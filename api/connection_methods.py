@@ -13,7 +13,6 @@ from api.payloads import payload
 from api.schemas import (
     DisconnectReason,
     DisconnectRequest,
-    OverrideRequest,
     RefreshRequest,
     SincePosition,
     SubscribeRequest,
@@ -45,21 +44,13 @@ async def subscribe(request: SubscribeRequest, caller: Caller) -> Empty:
         info=None if is_absent(info) else info,
         data=None if is_absent(data) else data,
         recover_since=_position(request.recover_since),
-        override=_override(request.override),
+        override=Override.of(request.override),
     )
     return Empty()
 
 
 def _position(since: SincePosition | None) -> StreamPosition | None:
     return None if since is None else StreamPosition(since.offset or 0, since.epoch or "")
-
-
-def _override(asked: OverrideRequest | None) -> Override:
-    if asked is None:
-        return Override()
-    flags = {name: getattr(asked, name) for name in asked.__struct_fields__}
-    # A flag without a value is off, as Go reads an empty one.
-    return Override(**{name: bool(flag.value) for name, flag in flags.items() if flag is not None})
 
 
 async def unsubscribe(request: UnsubscribeRequest, caller: Caller) -> Empty:

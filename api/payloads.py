@@ -1,9 +1,8 @@
 """Payloads as requests of the server API carry them: JSON, or base64 of it."""
 
-import base64
-
 from msgspec import Raw
 
+from realtime.protocol import codec
 from realtime.protocol.errors import BadRequest
 
 
@@ -21,6 +20,6 @@ def payload(json: Raw, in_base64: str | None, name: str) -> Raw:
     if not in_base64:
         return json
     try:
-        return Raw(base64.b64decode(in_base64, validate=True))
-    except ValueError as error:
+        return codec.from_base64(in_base64)
+    except BadRequest as error:
         raise BadRequest(f"{name} is not base64") from error

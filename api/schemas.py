@@ -10,7 +10,14 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from realtime.protocol.messages import ABSENT, UINT64_MAX, Int32, UInt32, Unsigned
+from realtime.protocol.messages import (
+    ABSENT,
+    UINT64_MAX,
+    Int32,
+    OverrideFlags,
+    UInt32,
+    Unsigned,
+)
 
 COMMANDS_MAX: Final = 10_000  # of one body, with each channel of a broadcast for one
 _Body = TypeVar("_Body")
@@ -113,22 +120,6 @@ class UnsubscribeRequest(Struct):
     session: str | None = None
 
 
-class Flag(Struct):
-    """A truth value in an object, so that false differs from absent."""
-
-    value: bool | None = None
-
-
-class OverrideRequest(Struct):
-    """Channel options that differ for one subscription."""
-
-    presence: Flag | None = None
-    join_leave: Flag | None = None
-    force_push_join_leave: Flag | None = None
-    force_recovery: Flag | None = None
-    force_positioning: Flag | None = None
-
-
 class SubscribeRequest(Struct):
     """Whom to subscribe, to what and how; an empty user is the anonymous one."""
 
@@ -142,7 +133,7 @@ class SubscribeRequest(Struct):
     data: Raw = ABSENT
     b64data: str | None = None
     recover_since: SincePosition | None = None
-    override: OverrideRequest | None = None
+    override: OverrideFlags | None = None
 
 
 class RefreshRequest(Struct):

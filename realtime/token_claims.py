@@ -3,7 +3,6 @@
 Called by the token verifier. Payloads such as ``info`` keep the bytes they were written with.
 """
 
-import base64
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
@@ -13,7 +12,7 @@ from msgspec import Raw, Struct
 
 from realtime.protocol import codec
 from realtime.protocol.errors import BadRequest, TokenExpired
-from realtime.protocol.messages import ABSENT
+from realtime.protocol.messages import ABSENT, OverrideFlags
 from realtime.token_settings import TokenSettings
 from realtime.tokens import (
     ConnectionClaims,
@@ -30,24 +29,12 @@ _LATEST_AT: Final = 2**53
 # The form of the claims in a token ------------------------------------------------------------
 
 
-class _Flag(Struct):
-    value: bool | None = None
-
-
-class _Flags(Struct):
-    presence: _Flag | None = None
-    join_leave: _Flag | None = None
-    force_push_join_leave: _Flag | None = None
-    force_recovery: _Flag | None = None
-    force_positioning: _Flag | None = None
-
-
 class _Options(Struct):
     info: Raw = ABSENT
     b64info: str | None = None
     data: Raw = ABSENT
     b64data: str | None = None
-    override: _Flags | None = None
+    override: OverrideFlags | None = None
 
 
 class _Claims(Struct):
@@ -71,7 +58,7 @@ class _Subscription(_Claims):
     client: str | None = None
     data: Raw = ABSENT
     b64data: str | None = None
-    override: _Flags | None = None
+    override: OverrideFlags | None = None
 
 
 _AnyClaims = TypeVar("_AnyClaims", bound=_Claims)
@@ -138,7 +125,7 @@ class ClaimsReader:
             expire_at=_expire_at(claims),
             info=_payload(claims.info, claims.b64info),
             data=_payload(claims.data, claims.b64data),
-            override=_override(claims.override),
+            override=Override.of(claims.override),
         )
 
     def _read(self, content: bytes, form: type[_AnyClaims]) -> tuple[str, _AnyClaims]:
@@ -171,18 +158,9 @@ def _expire_at(claims: _Claims) -> int:
 
 def _payload(raw: Raw, encoded: str | None) -> Raw | None:
     try:
-        if encoded:
-            return codec.optional_payload(Raw(base64.b64decode(encoded, validate=True)))
-        return codec.optional_payload(raw)
-    except (BadRequest, ValueError) as error:
+        return codec.either_payload(raw, encoded)
+    except BadRequest as error:
         raise InvalidToken(f"a payload is not acceptable: {error}") from error
-
-
-def _override(flags: _Flags | None) -> Override:
-    if flags is None:
-        return Override()
-    named = {name: getattr(flags, name) for name in flags.__struct_fields__}
-    return Override(**{name: bool(flag.value) for name, flag in named.items() if flag is not None})
 
 
 def _subs(claims: _Connection) -> Mapping[str, SubscribeOptions]:
@@ -202,5 +180,5 @@ def _options(given: _Options | None) -> SubscribeOptions:
     return SubscribeOptions(
         info=_payload(given.info, given.b64info),
         data=_payload(given.data, given.b64data),
-        override=_override(given.override),
+        override=Override.of(given.override),
     )

@@ -17,6 +17,7 @@ from msgspec import Raw
 from realtime import conf, token_settings
 from realtime.protocol import codec
 from realtime.protocol.errors import BadRequest
+from realtime.protocol.messages import OverrideFlags
 from realtime.snapshot import ChannelOptions
 from realtime.token_settings import TokenSettings
 
@@ -29,13 +30,21 @@ class InvalidToken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """Channel options that a token sets for one subscription; None leaves an option as it is."""
+    """Channel options that are set for one subscription; None leaves an option as it is."""
 
     presence: bool | None = None
     join_leave: bool | None = None
     force_push_join_leave: bool | None = None
     force_recovery: bool | None = None
     force_positioning: bool | None = None
+
+    @classmethod
+    def of(cls, flags: OverrideFlags | None) -> "Override":
+        """Return what flags say; one without a value is off, as Go reads an empty one."""
+        if flags is None:
+            return cls()
+        named = {name: getattr(flags, name) for name in cls.__slots__}
+        return cls(**{name: bool(flag.value) for name, flag in named.items() if flag is not None})
 
     def apply(self, options: ChannelOptions) -> ChannelOptions:
         """Return the options with those set here changed."""

@@ -3,8 +3,6 @@
 Pure. Payloads keep the bytes they were written with, both ways, and are checked on the way in.
 """
 
-import base64
-import binascii
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -24,7 +22,7 @@ from realtime.hooks import (
 from realtime.protocol import codec
 from realtime.protocol.disconnects import Disconnect, Disconnected
 from realtime.protocol.errors import BadRequest
-from realtime.protocol.messages import ABSENT, is_absent
+from realtime.protocol.messages import ABSENT, OverrideFlags, is_absent
 from realtime.tokens import Override, SubscribeOptions
 
 REASON_MAX_BYTES: Final = 123  # what a close frame has room for
@@ -93,25 +91,13 @@ class _Answer(Struct):
     disconnect: _Disconnect | None = None
 
 
-class _Flag(Struct):
-    value: bool | None = None
-
-
-class _Flags(Struct):
-    presence: _Flag | None = None
-    join_leave: _Flag | None = None
-    force_push_join_leave: _Flag | None = None
-    force_recovery: _Flag | None = None
-    force_positioning: _Flag | None = None
-
-
 class _Subscribe(Struct):
     expire_at: int | None = None
     info: Raw = ABSENT
     b64info: str | None = None
     data: Raw = ABSENT
     b64data: str | None = None
-    override: _Flags | None = None
+    override: OverrideFlags | None = None
 
 
 class _Connect(Struct):
@@ -199,35 +185,19 @@ def application_error(code: int, message: str, *, temporary: bool) -> Applicatio
     return ApplicationError(code, message, temporary=temporary)
 
 
-def _payload(raw: Raw, b64: str | None) -> Raw | None:
-    if b64:
-        try:
-            raw = Raw(base64.b64decode(b64, validate=True))
-        except binascii.Error as error:
-            raise ValueError(f"not base64: {error}") from error
-    return None if is_absent(raw) else Raw(codec.payload(raw))
-
-
 def _expire_at(value: int | None) -> int:
     if value is not None and not 0 <= value < 2**53:
         raise ValueError("expire_at is not a time")
     return value or 0
 
 
-def _override(flags: _Flags | None) -> Override:
-    if flags is None:
-        return Override()
-    given = {name: getattr(flags, name) for name in _Flags.__struct_fields__}
-    return Override(**{name: flag.value for name, flag in given.items() if flag is not None})
-
-
 def _options(given: _Subscribe | None) -> SubscribeOptions:
     if given is None:
         return SubscribeOptions()
     return SubscribeOptions(
-        info=_payload(given.info, given.b64info),
-        data=_payload(given.data, given.b64data),
-        override=_override(given.override),
+        info=codec.either_payload(given.info, given.b64info),
+        data=codec.either_payload(given.data, given.b64data),
+        override=Override.of(given.override),
         expire_at=_expire_at(given.expire_at),
     )
 
@@ -241,9 +211,9 @@ def _connect(result: Raw | None) -> ConnectAnswer | None:
     return ConnectAnswer(
         user=given.user or "",
         expire_at=_expire_at(given.expire_at),
-        info=_payload(given.info, given.b64info),
-        data=_payload(given.data, given.b64data),
-        meta=_payload(given.meta, None),
+        info=codec.either_payload(given.info, given.b64info),
+        data=codec.either_payload(given.data, given.b64data),
+        meta=codec.optional_payload(given.meta),
         subs=subs,
     )
 
@@ -255,8 +225,8 @@ def _refresh(result: Raw | None) -> RefreshAnswer:
     return RefreshAnswer(
         is_expired=bool(given.expired),
         expire_at=_expire_at(given.expire_at),
-        info=_payload(given.info, given.b64info),
-        meta=_payload(given.meta, None),
+        info=codec.either_payload(given.info, given.b64info),
+        meta=codec.optional_payload(given.meta),
     )
 
 
@@ -269,7 +239,7 @@ def _publish(result: Raw | None) -> PublishAnswer:
         return PublishAnswer()
     given = msgspec.json.decode(result, type=_Publish)
     return PublishAnswer(
-        data=_payload(given.data, given.b64data),
+        data=codec.either_payload(given.data, given.b64data),
         skip_history=bool(given.skip_history),
         tags=given.tags,
         idempotency_key=given.idempotency_key or "",
@@ -282,7 +252,7 @@ def _rpc(result: Raw | None) -> Raw:
     if result is None:
         return ABSENT
     given = msgspec.json.decode(result, type=_Rpc)
-    return _payload(given.data, given.b64data) or ABSENT
+    return codec.either_payload(given.data, given.b64data) or ABSENT
 
 
 _READERS: Final[Mapping[Kind, Callable[[Raw | None], Answer]]] = {

@@ -4,6 +4,7 @@ No other module sees the socket's JSON. Incoming text is decoded strictly once, 
 what one serialiser accepts and another refuses must not reach other people's connections.
 """
 
+import base64
 import re
 from collections.abc import Iterator
 from typing import Final
@@ -112,6 +113,30 @@ def _refuse_extremes(content: bytes) -> None:
 def optional_payload(raw: Raw) -> Raw | None:
     """Return ``payload`` of a field that may be left out, None if it was."""
     return None if is_absent(raw) else Raw(payload(raw))
+
+
+def from_base64(encoded: str) -> Raw:
+    """Return the payload that a field such as ``b64data`` holds, not checked yet.
+
+    Raises:
+        BadRequest: Not base64.
+    """
+    try:
+        return Raw(base64.b64decode(encoded, validate=True))
+    except ValueError as error:
+        raise BadRequest("not base64") from error
+
+
+def either_payload(raw: Raw, encoded: str | None) -> Raw | None:
+    """Return ``payload`` of a field or of its twin in base64, which stands above it.
+
+    Returns:
+        None if there is neither.
+    Raises:
+        BadRequest: As from ``payload``, or not base64.
+    Source: Centrifugo server API, conventions.
+    """
+    return optional_payload(from_base64(encoded) if encoded else raw)
 
 
 def reply_frame(reply: Reply) -> bytes:

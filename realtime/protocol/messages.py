@@ -54,6 +54,25 @@ class Publication(Struct, omit_defaults=True):
     epoch: str = ""
 
 
+class Flag(Struct):
+    """A truth value in an object, so that false differs from absent."""
+
+    value: bool | None = None
+
+
+class OverrideFlags(Struct):
+    """Channel options that differ for one subscription: in tokens, proxies and the server API.
+
+    Source: Centrifugo server API, subscribe, ``override``.
+    """
+
+    presence: Flag | None = None
+    join_leave: Flag | None = None
+    force_push_join_leave: Flag | None = None
+    force_recovery: Flag | None = None
+    force_positioning: Flag | None = None
+
+
 # Commands -----------------------------------------------------------------------------------
 
 

@@ -155,6 +155,12 @@ def test_a_connect_says_who_it_is_and_what_it_gets():
     )
 
 
+def test_a_flag_without_a_value_is_off():
+    answer = answered(Kind.SUBSCRIBE, {"result": {"override": {"presence": {}}}})
+
+    assert answer == SubscribeOptions(override=Override(presence=False))
+
+
 @pytest.mark.parametrize("kind", [Kind.REFRESH, Kind.SUB_REFRESH])
 def test_a_refresh_says_until_when(kind):
     answer = answered(kind, {"result": {"expire_at": 2000000000, "info": {"a": 1}}})
