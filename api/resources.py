@@ -48,8 +48,8 @@ api = DescribedApi(
 api.add_router("/channels", channel_resources.router)
 api.add_router("", server_resources.router)
 for kind in (Exception, HttpError, ValidationError):
-    # Its type allows for classes too; only what was raised ever comes.
-    api.add_exception_handler(kind, of_failure)  # type: ignore[arg-type]
+    # ninja's type allows for classes too; only what was raised ever comes.
+    api.add_exception_handler(kind, of_failure)  # type: ignore[arg-type]  # see above
 
 
 @csrf_exempt

@@ -63,7 +63,7 @@ MAIN = (
 
 
 def _columns(scenario: str, *figures: tuple[str, str] | tuple[str, str, float]) -> list[Column]:
-    return [Column(each[0], scenario, *each[1:]) for each in figures]  # type: ignore[arg-type]
+    return [Column(each[0], scenario, *each[1:]) for each in figures]
 
 
 OTHERS: Mapping[str, Sequence[Column]] = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,7 +112,11 @@ def http_request(
     return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
 
 
-class Wire:
+class CannotDo(Exception):
+    """A system has nothing of this kind; its cells stay empty."""
+
+
+class Wire(ABC):
     """How a client of one system speaks; the defaults suit a server whose 101 means "joined".
 
     Instances are made without arguments in the driver's process.
@@ -135,9 +140,9 @@ class Wire:
         """Return the token of a connection; made before the clock starts."""
         return ""
 
+    @abstractmethod
     def handshake(self, seat: Seat, resume: Resume | None = None) -> bytes:
         """Return the upgrade request."""
-        raise NotImplementedError
 
     def opening(self, seat: Seat, resume: Resume | None = None) -> bytes:
         """Return the frames that are sent after the 101, b"" where there are none."""
@@ -145,30 +150,30 @@ class Wire:
 
     def control_handshake(self) -> bytes:
         """Return the upgrade request of the connection that publishes."""
-        raise NotImplementedError
+        raise CannotDo("publishing over a WebSocket")
 
     def call(self, number: int, data: bytes) -> bytes:
         """Return the frame of one call, whose answer has ``data`` in it (scenario SPORADIC only).
 
         ``number`` is that of the connection's calls, from 1.
         """
-        raise NotImplementedError
+        raise CannotDo("calls")
 
+    @abstractmethod
     def publish(self, channel: str, data: bytes) -> bytes:
         """Return what publishes ``data`` (the JSON of payload()) to ``channel``."""
-        raise NotImplementedError
 
     def publish_batch(self, items: Sequence[tuple[str, bytes]]) -> bytes:
         """Return one HTTP request with many publications (scenario PUBLISH only)."""
-        raise NotImplementedError
+        raise CannotDo("batches")
 
     def broadcast(self, channels: Sequence[str], data: bytes) -> bytes:
         """Return one HTTP request that publishes to many channels (scenario PUBLISH only)."""
-        raise NotImplementedError
+        raise CannotDo("broadcasts")
 
     def empty_view(self) -> bytes:
         """Return the request of a view that does nothing (scenarios MIXED and PUBLISH)."""
-        raise NotImplementedError
+        raise CannotDo("views")
 
 
 @dataclass(frozen=True)
@@ -221,7 +226,7 @@ class Setting:
     source: str
 
 
-class Peer:
+class Peer(ABC):
     """One row of the table. Subclasses set the attributes and start()."""
 
     name: str  # the row's label and the key in results
@@ -251,12 +256,12 @@ class Peer:
         """
         return None
 
+    @abstractmethod
     def start(self, *, core: int, helper_core: int, work_dir: Path) -> Running:
         """Start it pinned to ``core``, its helpers to ``helper_core``; return once it answers.
 
         ``work_dir`` is an empty directory of its own. Raises StartFailed.
         """
-        raise NotImplementedError
 
 
 class StartFailed(Exception):

@@ -18,6 +18,7 @@ from bench.peers.base import SlowService, StartFailed
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 30.0
+LOOK_SECONDS = 0.05
 SLOW_SECONDS = 0.2
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
@@ -118,13 +119,13 @@ def wait_until(
     while not answers():
         code = child.poll()
         if code is None and time.monotonic() < deadline:
-            time.sleep(0.05)
+            time.sleep(LOOK_SECONDS)
             continue
         if code is None:
             child.kill()
             child.wait()
         why = f"no answer within {seconds:.0f} s" if code is None else f"ended with {code}"
-        raise StartFailed(f"{child.args[0]}: {why}: {tail(log)}")  # type: ignore[index]
+        raise StartFailed(f"{child.args[0]}: {why}: {tail(log)}")
 
 
 def listens(port: int) -> Callable[[], bool]:

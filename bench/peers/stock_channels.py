@@ -116,6 +116,7 @@ class StockChannels(Peer):
             "BENCH_LAYER": self.layer,
             "BENCH_REDIS_URL": url,
             "BENCH_SECRET": SECRET,
+            "DJANGO_SETTINGS_MODULE": "bench.peers.apps.channels_settings",
             "PYTHONUNBUFFERED": "1",
         }
         endpoint = f"tcp:port={port}:interface=127.0.0.1:backlog=4096"

@@ -14,6 +14,9 @@ class PlainWire(Wire):
     def handshake(self, seat, resume=None):
         return b""
 
+    def publish(self, channel, data):
+        return b""
+
 
 def frame(data: bytes, opcode: int = frames.TEXT) -> bytes:
     """Return what a server would send."""

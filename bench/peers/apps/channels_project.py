@@ -1,50 +1,22 @@
-"""A Channels project as its documentation lays it out, in one file; run by Daphne's own command.
+"""A Channels project as its documentation lays it out; run by Daphne's own command.
 
-Reads BENCH_LAYER ("core" or "pubsub"), BENCH_REDIS_URL and BENCH_SECRET from the environment.
+Its settings are those of channels_settings.py.
 """
 
 import json
-import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs
 
-import django
 import jwt
+from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from channels.layers import get_channel_layer
+from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.security.websocket import AllowedHostsOriginValidator
 from django.conf import settings
-
-LAYERS = {
-    "core": "channels_redis.core.RedisChannelLayer",
-    "pubsub": "channels_redis.pubsub.RedisPubSubChannelLayer",
-}
-# redis-py 8 ends a silent connection after 5 seconds unless it is told not to, and with it every
-# idle consumer: channels_redis issue 422. Its pool holds 100 connections: when more than that many
-# consumers are in group_add at the same moment, one fails with "Too many connections".
-HOST = {
-    "address": os.environ["BENCH_REDIS_URL"],
-    "socket_timeout": None,
-    "max_connections": 1000,
-}
-
-settings.configure(
-    DEBUG=False,
-    SECRET_KEY=os.environ["BENCH_SECRET"],
-    ALLOWED_HOSTS=["127.0.0.1"],
-    ROOT_URLCONF=__name__,
-    INSTALLED_APPS=["daphne", "channels"],
-    CHANNEL_LAYERS={
-        "default": {"BACKEND": LAYERS[os.environ["BENCH_LAYER"]], "CONFIG": {"hosts": [HOST]}}
-    },
-)
-django.setup()
-
-from channels.generic.websocket import AsyncJsonWebsocketConsumer  # noqa: E402 (needs settings)
-from channels.layers import get_channel_layer  # noqa: E402
-from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
-from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
-from django.core.asgi import get_asgi_application  # noqa: E402
-from django.http import HttpRequest, HttpResponse  # noqa: E402
-from django.urls import path, re_path  # noqa: E402
+from django.core.asgi import get_asgi_application
+from django.http import HttpRequest, HttpResponse
+from django.urls import path, re_path
 
 Application = Callable[..., Awaitable[None]]
 # The driver looks for '"n":"' in a frame, so no space after the colon.

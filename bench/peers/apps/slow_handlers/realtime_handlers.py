@@ -26,7 +26,7 @@ async def ask(n: str, t: str, pad: str) -> msgspec.Raw:
 @rpc("bench.block")
 async def block(n: str, t: str, pad: str) -> dict[str, str]:
     """Do what must not be done: wait without giving way to anybody."""
-    time.sleep(0.2)
+    time.sleep(0.2)  # what the row is there to show
     return {"n": n, "t": t, "pad": pad}
 
 
