@@ -36,6 +36,7 @@ from realtime.protocol.messages import (
     RefreshResult,
     Reply,
     SubscribeRequest,
+    is_absent,
 )
 from realtime.session import Session
 from realtime.snapshot import NAMESPACE_BOUNDARY
@@ -53,7 +54,7 @@ class _Admission(NamedTuple):
     claims: ConnectionClaims
     grants: Mapping[str, Grant]
     data: Raw
-    is_asked_again: bool
+    is_server_refreshed: bool
 
 
 async def connect(session: Session, command: Command) -> None:
@@ -66,11 +67,11 @@ async def connect(session: Session, command: Command) -> None:
     if not session.instance.hears_control:
         # Whoever is told to go before the command can be heard here would stay.
         raise InternalError("the control stream has not been found yet")
-    claims, grants, data, is_asked_again = await _admission(session, request)
+    claims, grants, data, is_server_refreshed = await _admission(session, request)
     if session.calls is not None:
         session.calls.settle()
     # Found from here on, so that no command of the server API passes it by.
-    session.identify(claims, is_answered=is_asked_again)
+    session.identify(claims, is_server_refreshed=is_server_refreshed)
     allowance = Allowance()
     openings = [
         _opening(session, request, channel, granted, allowance)
@@ -108,12 +109,11 @@ async def _admission(session: Session, request: ConnectRequest) -> _Admission:
     data = await asking.welcome(session, request, claims)
     # Once more, because others may have come in meanwhile. Nothing is awaited from here on.
     _check_limits(session, claims, grants, by_token=by_token)
-    if answer is None:
-        return _Admission(claims, grants, data, is_asked_again=False)
-    is_asked_again = hooks.find(Kind.REFRESH, "", session.instance.parts) is not None
-    return _Admission(
-        claims, grants, data if bytes(data) else answer.data or ABSENT, is_asked_again
-    )
+    if answer is not None and is_absent(data):
+        data = answer.data or ABSENT
+    # Source: Centrifugo refresh proxy: where there is one, no client brings new tokens.
+    is_server_refreshed = hooks.find(Kind.REFRESH, "", session.instance.parts) is not None
+    return _Admission(claims, grants, data, is_server_refreshed)
 
 
 async def _credentials(session: Session, request: ConnectRequest) -> ConnectionClaims:
@@ -187,7 +187,7 @@ def _opening(
 
 def _result(session: Session, claims: ConnectionClaims) -> ConnectResult:
     settings = conf.current()
-    expire_at = 0 if session.is_answered else claims.expire_at
+    expire_at = 0 if session.is_server_refreshed else claims.expire_at
     has_pings = not session.has_native_pings
     return ConnectResult(
         client=session.client,
@@ -207,7 +207,7 @@ async def refresh(session: Session, command: Command) -> Reply:
     """
     request = command.refresh
     assert request is not None
-    if session.is_answered:
+    if session.is_server_refreshed:
         raise Disconnected(BAD_REQUEST, "refresh of a connection that the server refreshes")
     if not request.token:
         raise Disconnected(BAD_REQUEST, "refresh without a token")

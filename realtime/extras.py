@@ -32,16 +32,16 @@ class Extra:
         headers: Those of the handshake that somebody is shown.
         emulated_headers: Those that its connect claims.
         meta: What is told of it to who is asked, and to nobody else.
-        is_answered: Whether the server asks at its end, and not the client for a new token.
+        is_server_refreshed: Whether the server asks at its end, and not the client for a new token.
     """
 
-    __slots__ = ("emulated_headers", "headers", "is_answered", "meta")
+    __slots__ = ("emulated_headers", "headers", "is_server_refreshed", "meta")
 
     def __init__(self, headers: Mapping[str, str] = NOTHING) -> None:
         self.headers = headers
         self.emulated_headers: Mapping[str, str] = NOTHING
         self.meta: Raw = ABSENT
-        self.is_answered = False
+        self.is_server_refreshed = False
 
 
 def peer_of(caller: Caller, extra: Extra | None) -> Peer:

@@ -6,7 +6,7 @@ itself was allowed elsewhere, and wishes for nothing.
 """
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from msgspec import Raw
@@ -36,8 +36,7 @@ class Caller(NamedTuple):
 class Grant:
     """What a subscription gets: options with overrides, and a client's wishes as far as allowed.
 
-    ``expire_at`` is in Unix seconds, 0 for never. ``is_answered`` if the server asks at that time
-    who knows, and not the client for a new token.
+    ``expire_at`` is in Unix seconds, 0 for never.
     """
 
     options: ChannelOptions
@@ -47,7 +46,6 @@ class Grant:
     expire_at: int = 0
     chan_info: Raw | None = None
     data: Raw | None = None
-    is_answered: bool = False
 
 
 def check_request(request: SubscribeRequest, options: ChannelOptions) -> None:
@@ -147,20 +145,13 @@ def server_grant(options: ChannelOptions, given: SubscribeOptions) -> Grant:
     )
 
 
-def answered(
-    request: SubscribeRequest,
-    options: ChannelOptions,
-    answer: SubscribeOptions,
-    *,
-    is_asked_again: bool,
-) -> Grant:
+def answered(request: SubscribeRequest, options: ChannelOptions, answer: SubscribeOptions) -> Grant:
     """Return what a client gets that somebody else has let in; its wishes do not count.
 
     Args:
         request: It has passed ``check_request``.
         options: The channel's options.
         answer: With what it was let in.
-        is_asked_again: Whether the server asks at the end, and not the client for a token.
     Raises:
         ProtocolError: 107 or 110.
     Source: Centrifugo client protocol, subscribe proxy.
@@ -169,7 +160,7 @@ def answered(
         raise BadRequest("tags filter is not allowed")
     if answer.expire_at and answer.expire_at <= time.time():
         raise Expired
-    return replace(server_grant(options, answer), is_answered=is_asked_again)
+    return server_grant(options, answer)
 
 
 def refresh(subscription: Subscription, claims: SubscriptionClaims, caller: Caller) -> None:

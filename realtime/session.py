@@ -127,13 +127,16 @@ class Session:
 
     # Its life --------------------------------------------------------------------------------
 
-    def identify(self, claims: ConnectionClaims, *, is_answered: bool = False) -> None:
-        """Take the identity that its token proves, or that it ``is_answered`` to have."""
+    def identify(self, claims: ConnectionClaims, *, is_server_refreshed: bool = False) -> None:
+        """Take the identity that its token proves, or that somebody has answered.
+
+        Whoever ``is_server_refreshed`` lives on by an answer too, and brings no new token.
+        """
         self.subscriptions.caller = self.caller._replace(user=claims.user)
         self.is_connected = True
         self.token_channels = frozenset(claims.subs) if claims.subs else NO_CHANNELS
-        if is_answered:
-            self.extras().is_answered = True
+        if is_server_refreshed:
+            self.extras().is_server_refreshed = True
         self.renew(claims.expire_at, claims.info, claims.meta)
         self.instance.connections.identify(self)
 
@@ -146,13 +149,13 @@ class Session:
         if not expire_at:
             self.instance.connections.forget_timer(self)
             return
-        grace_seconds = 0.0 if self.is_answered else EXPIRED_CLOSE_SECONDS
+        grace_seconds = 0.0 if self.is_server_refreshed else EXPIRED_CLOSE_SECONDS
         self._end_in(min(expire_at - time.time(), TTL_MAX_SECONDS) + grace_seconds)
 
     @property
-    def is_answered(self) -> bool:
+    def is_server_refreshed(self) -> bool:
         """Whether the server asks at its end, and not the client for a new token."""
-        return self.extra is not None and self.extra.is_answered
+        return self.extra is not None and self.extra.is_server_refreshed
 
     def extras(self) -> Extra:
         """Return what few connections have, made if it was not there."""
@@ -234,7 +237,7 @@ class Session:
         """Close the connection: it was silent too long, was refused, or has expired."""
         if self.is_refused:
             self.disconnect(CONNECTION_CLOSED)
-        elif self.is_answered:
+        elif self.is_server_refreshed:
             ongoing(self, self.instance.tasks).start_hook(self._live_on(), "refresh")
         else:
             self.disconnect(CONNECTION_EXPIRED if self.is_connected else STALE)
@@ -290,6 +293,6 @@ class Session:
             if self.is_refused:
                 return
             self.renew(expire_at, None if is_absent(info) else info)
-            told = 0 if self.is_answered else expire_at
+            told = 0 if self.is_server_refreshed else expire_at
             result = RefreshResult(expires=told > 0, ttl=ttl_seconds(told))
             self.outbox.write(codec.refresh_frame(result))

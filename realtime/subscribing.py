@@ -209,7 +209,7 @@ class Opening:
         offset = position.offset
         if outcome.is_recovered:
             offset = self._start.since.offset if self._start.recovers else 0
-        expire_at = 0 if granted.is_answered else granted.expire_at
+        expire_at = 0 if self.subscription.is_server_refreshed else granted.expire_at
         return SubscribeResult(
             expires=expire_at > 0,
             ttl=ttl_seconds(expire_at),

@@ -60,7 +60,7 @@ class Subscription:
 
     Attributes:
         is_by_rule: Whether a channel rule allowed it, which may change its mind.
-        is_answered: Whether the server asks at its end, and not the client for a new token.
+        is_server_refreshed: Whether the server asks at its end, and not the client for a new token.
     """
 
     __slots__ = (
@@ -74,10 +74,10 @@ class Subscription:
         "expire_at",
         "has_overflowed",
         "has_presence",
-        "is_answered",
         "is_by_rule",
         "is_live",
         "is_positioned",
+        "is_server_refreshed",
         "is_server_side",
         "outbox",
         "sends_join_leave",
@@ -103,7 +103,7 @@ class Subscription:
         self.has_presence = False
         self.sends_join_leave = False
         self.is_by_rule = False
-        self.is_answered = False
+        self.is_server_refreshed = False
         self.chan_info: Raw | None = None
         self.expire_at = 0
         self.state = State.JOINING

@@ -5,10 +5,9 @@ Called by ``commands.py``, under the session's lock but where somebody is asked 
 
 import logging
 
-from realtime import asking, conf, granting, hooks
+from realtime import asking, conf, granting
 from realtime.calls import ongoing
 from realtime.granting import Grant, ttl_seconds
-from realtime.hooks import Kind
 from realtime.permissions import may_subscribe
 from realtime.protocol import codec
 from realtime.protocol.disconnects import (
@@ -88,8 +87,7 @@ async def _granted(session: Session, request: SubscribeRequest) -> tuple[Grant, 
     if is_by_rule and not _may_subscribe(session, channel, options):
         raise PermissionDenied("by the channel's rule")
     answer = await asking.subscribe_options(session, decider, request)
-    is_asked_again = hooks.find(Kind.SUB_REFRESH, channel, instance.parts) is not None
-    return granting.answered(request, options, answer, is_asked_again=is_asked_again), is_by_rule
+    return granting.answered(request, options, answer), is_by_rule
 
 
 async def _claims(session: Session, token: str) -> SubscriptionClaims:
@@ -161,7 +159,7 @@ async def sub_refresh(session: Session, command: Command) -> Reply:
     subscription = session.subscriptions.get(request.channel)
     if subscription is None:
         raise PermissionDenied("not subscribed")
-    if subscription.is_server_side or subscription.is_answered:
+    if subscription.is_server_side or subscription.is_server_refreshed:
         raise Disconnected(BAD_REQUEST, "sub_refresh of what the server refreshes")
     try:
         claims = await session.instance.token_verifier.subscription(request.token)

@@ -11,8 +11,9 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
-from realtime import conf
+from realtime import conf, hooks
 from realtime.granting import Caller, Grant, info_of, server_grant
+from realtime.hooks import Kind
 from realtime.instance import Instance
 from realtime.outbox import Outbox
 from realtime.presence import Member
@@ -113,7 +114,10 @@ class Subscriptions:
         )
         subscription.chan_info = granted.chan_info
         subscription.expire_at = granted.expire_at
-        subscription.is_answered = granted.is_answered
+        # Source: Centrifugo sub_refresh proxy: where there is one, no client brings new tokens.
+        subscription.is_server_refreshed = (
+            hooks.find(Kind.SUB_REFRESH, channel, self._instance.parts) is not None
+        )
         subscription.sends_join_leave = granted.options.join_leave
         return Opening(self._instance, self.caller, granted, subscription, start, allowance)
 
@@ -236,10 +240,10 @@ class Subscriptions:
         """
         now, expired = time.time(), []
         for subscription in self:
-            grace_seconds = 0.0 if subscription.is_answered else EXPIRED_CLOSE_SECONDS
+            grace_seconds = 0.0 if subscription.is_server_refreshed else EXPIRED_CLOSE_SECONDS
             if not 0 < subscription.expire_at <= now - grace_seconds:
                 continue
-            if subscription.is_answered:
+            if subscription.is_server_refreshed:
                 expired.append(subscription)
             else:
                 self.end(subscription, UNSUBSCRIBED_EXPIRED)

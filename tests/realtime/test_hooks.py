@@ -238,14 +238,21 @@ async def test_a_refresh_of_who_the_server_asks_about_ends_it(asking, answered):
     assert (await client.closed()).code == 3501
 
 
-async def test_a_token_is_refreshed_by_a_token_all_the_same(asking, dial):
-    asking.add(Kind.REFRESH, answer=RefreshAnswer(is_expired=False))
+@pytest.mark.rule("expiry-server-side-refresh", "refresh-proxy-3501")
+async def test_the_server_asks_about_who_had_a_token_too(asking, dial, engine):
+    later = in_seconds(5000)
+    asked = asking.add(Kind.REFRESH, answer=RefreshAnswer(is_expired=False, expire_at=later))
     client = await dial()
-
     result = await client.connect(token(exp=in_seconds(1000)))
+    assert not {"expires", "ttl"} & result.keys()
+    session = session_of(engine)
 
-    assert result["expires"] is True
-    assert await client.call("refresh", token=token(exp=in_seconds(1000)))
+    session.check_time()
+
+    await until(lambda: session.due_at - engine.loop.time() > 4000)
+    assert asked.requests[0].peer.user == "42"
+    await client.send_commands({"id": 9, "refresh": {"token": token(exp=in_seconds(1000))}})
+    assert (await client.closed()).code == 3501
 
 
 @pytest.mark.rule("expiry-server-side-refresh")
@@ -496,6 +503,54 @@ async def test_a_subscription_lives_on_where_nobody_could_be_asked(asking, alice
     session.check_subscriptions()
 
     await until(lambda: subscription.expire_at > time.time() + 50)
+
+
+@pytest.mark.rule("expiry-server-side-refresh", "sub-refresh-proxy-3501")
+async def test_the_server_asks_about_what_a_token_has_allowed_too(asking, alice, engine):
+    later = in_seconds(5000)
+    asking.add(Kind.SUB_REFRESH, "open", answer=RefreshAnswer(is_expired=False, expire_at=later))
+    ticket = token(channel="open:a", exp=in_seconds(1000))
+    result = await alice.call("subscribe", channel="open:a", token=ticket)
+    assert not {"expires", "ttl"} & result.keys()
+    session = session_of(engine)
+    subscription = session.subscriptions.get("open:a")
+    subscription.expire_at = in_seconds(-1)
+
+    session.check_subscriptions()
+
+    await until(lambda: subscription.expire_at == later)
+    await alice.send_commands({"id": 9, "sub_refresh": {"channel": "open:a", "token": ticket}})
+    assert (await alice.closed()).code == 3501
+
+
+async def test_the_server_asks_about_what_it_has_subscribed_itself(asking, alice, engine):
+    answer = RefreshAnswer(is_expired=False, expire_at=in_seconds(5000))
+    asked = asking.add(Kind.SUB_REFRESH, "open", answer=answer)
+    await services.asubscribe("42", "open:a", expire_at=in_seconds(1000))
+    await alice.push("subscribe", "open:a")
+    session = session_of(engine)
+    subscription = session.subscriptions.get("open:a")
+    subscription.expire_at = in_seconds(-1)
+
+    session.check_subscriptions()
+
+    await until(lambda: subscription.expire_at == answer.expire_at)
+    assert asked.requests[0].channel == "open:a"
+
+
+@pytest.mark.rule("sub-expiry-server-side-3006")
+async def test_what_it_has_subscribed_itself_and_nobody_lets_live_ends_the_connection(
+    asking, alice, engine
+):
+    asking.add(Kind.SUB_REFRESH, "open", answer=RefreshAnswer(is_expired=True))
+    await services.asubscribe("42", "open:a", expire_at=in_seconds(1000))
+    await alice.push("subscribe", "open:a")
+    session = session_of(engine)
+    session.subscriptions.get("open:a").expire_at = in_seconds(-1)
+
+    session.check_subscriptions()
+
+    assert (await alice.closed()).code == 3006
 
 
 async def test_without_somebody_to_ask_again_the_client_brings_a_token(asking, alice):
