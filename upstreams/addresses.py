@@ -9,6 +9,9 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+# RFC 4291: what else there is of IPv6 has a purpose of its own, and Python's releases differ in
+# what they call global of it.
+_UNICAST6: Final = ipaddress.ip_network("2000::/3")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -45,7 +48,7 @@ def parsed(url: str) -> Url:
         raise Refused("user and password are not sent in a URL")
     if not parts.hostname:
         raise Refused("it names no host")
-    if parts.query or parts.fragment:
+    if "?" in url or "#" in url:
         raise Refused("it ends with the path")
     return Url(
         parts.scheme,
@@ -81,8 +84,14 @@ def check(address: Address, *, allow_private: bool) -> None:
     for each in (address, *_embedded(address)):
         if each.is_multicast or each.is_unspecified or _is_broadcast(each):
             raise Refused("nobody can be asked at that address")
-        if not allow_private and not each.is_global:
+        if not allow_private and not _is_public(each):
             raise Refused("the address is private")
+
+
+def _is_public(address: Address) -> bool:
+    if isinstance(address, ipaddress.IPv6Address) and address not in _UNICAST6:
+        return address in _NAT64  # what it stands for is looked at too
+    return address.is_global
 
 
 def _is_broadcast(address: Address) -> bool:

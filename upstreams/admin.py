@@ -1,6 +1,6 @@
 """Upstreams in the admin: what they are asked, and how they are doing."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from django import forms
 from django.contrib import admin
@@ -19,6 +19,9 @@ else:
     _UpstreamAdmin = admin.ModelAdmin
     _RouteInline = admin.TabularInline
     _StateInline = admin.TabularInline
+
+
+SECRETS: Final = frozenset({"static_headers", "signing_secret", "forget_secret"})
 
 
 class UpstreamForm(_UpstreamForm):
@@ -120,6 +123,16 @@ class UpstreamAdmin(_UpstreamAdmin):
         ),
         ("What its answers mean", {"fields": ("status_transforms",)}),
     )
+
+    def get_fieldsets(self, request: HttpRequest, obj: Upstream | None = None) -> Any:
+        """Leave out what is sent from the pages of those who may only look: it holds secrets."""
+        fieldsets = super().get_fieldsets(request, obj)
+        if self.has_change_permission(request, obj):
+            return fieldsets
+        return [
+            (title, {**options, "fields": [f for f in options["fields"] if f not in SECRETS]})
+            for title, options in fieldsets
+        ]
 
     @admin.display(description="asked for")
     def asked_for(self, upstream: Upstream) -> str:

@@ -4,7 +4,7 @@ Pure. Payloads keep the bytes they were written with, both ways, and are checked
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar, get_args
 
 import msgspec
 from msgspec import Raw, Struct
@@ -75,14 +75,14 @@ def headers(
 
 
 class _Error(Struct):
-    code: int = 0
-    message: str = ""
-    temporary: bool = False
+    code: int | None = None
+    message: str | None = None
+    temporary: bool | None = None
 
 
 class _Disconnect(Struct):
-    code: int = 0
-    reason: str = ""
+    code: int | None = None
+    reason: str | None = None
 
 
 class _Answer(Struct):
@@ -108,7 +108,7 @@ class _Connect(Struct):
     data: Raw = ABSENT
     b64data: str | None = None
     channels: list[str] | None = None
-    subs: dict[str, _Subscribe | None] | None = None
+    subs: dict[str, Raw] | None = None
     meta: Raw = ABSENT
 
 
@@ -124,7 +124,7 @@ class _Publish(Struct):
     data: Raw = ABSENT
     b64data: str | None = None
     skip_history: bool | None = None
-    tags: dict[str, str] | None = None
+    tags: dict[str, str | None] | None = None
     idempotency_key: str | None = None
     version: int | None = None
     version_epoch: str | None = None
@@ -133,6 +133,9 @@ class _Publish(Struct):
 class _Rpc(Struct):
     data: Raw = ABSENT
     b64data: str | None = None
+
+
+_Form = TypeVar("_Form", bound=Struct)
 
 
 def decoded(kind: Kind, body: bytes) -> Answer:
@@ -145,20 +148,44 @@ def decoded(kind: Kind, body: bytes) -> Answer:
     Source: Centrifugo proxy answers; ``disconnect`` is looked at first, then ``error``.
     """
     try:
-        answer = msgspec.json.decode(body, type=_Answer)
+        body.decode("utf-8")
+        answer = _read(body, _Answer)
         if kind not in (Kind.REFRESH, Kind.SUB_REFRESH):
             _raise_told(answer)
         return _READERS[kind](None if is_absent(answer.result) else answer.result)
     except (msgspec.DecodeError, UnicodeError, RecursionError, BadRequest, ValueError) as error:
-        raise CallFailed("bad answer") from error
+        raise CallFailed(f"bad answer: {error}") from error
+
+
+def _read(content: bytes | Raw, form: type[_Form]) -> _Form:
+    """Read an object as a backend's author knows it from Centrifugo, which is written in Go.
+
+    Names count in any case, and null is what was left out. Payloads stay as they are.
+    """
+    given = msgspec.json.decode(content, type=dict[str, Raw])
+    fields = {field.name: field.type for field in msgspec.structs.fields(form)}
+    named = {name.lower(): raw for name, raw in given.items()}
+    return form(
+        **{name: _value(named[name], kind) for name, kind in fields.items() if name in named}
+    )
+
+
+def _value(raw: Raw, kind: Any) -> Any:
+    forms = [each for each in get_args(kind) if isinstance(each, type) and issubclass(each, Struct)]
+    if kind is Raw:
+        return raw
+    if forms and not is_absent(raw):
+        return _read(raw, forms[0])
+    return msgspec.json.decode(raw, type=kind)
 
 
 def _raise_told(answer: _Answer) -> None:
     if answer.disconnect is not None:
-        raise disconnected(answer.disconnect.code, answer.disconnect.reason)
+        raise disconnected(answer.disconnect.code or 0, answer.disconnect.reason or "")
     if answer.error is not None:
+        error = answer.error
         raise application_error(
-            answer.error.code, answer.error.message, temporary=answer.error.temporary
+            error.code or 0, error.message or "", temporary=bool(error.temporary)
         )
 
 
@@ -191,9 +218,10 @@ def _expire_at(value: int | None) -> int:
     return value or 0
 
 
-def _options(given: _Subscribe | None) -> SubscribeOptions:
-    if given is None:
+def _options(result: Raw | None) -> SubscribeOptions:
+    if result is None or is_absent(result):
         return SubscribeOptions()
+    given = _read(result, _Subscribe)
     return SubscribeOptions(
         info=codec.either_payload(given.info, given.b64info),
         data=codec.either_payload(given.data, given.b64data),
@@ -205,7 +233,7 @@ def _options(given: _Subscribe | None) -> SubscribeOptions:
 def _connect(result: Raw | None) -> ConnectAnswer | None:
     if result is None:
         return None
-    given = msgspec.json.decode(result, type=_Connect)
+    given = _read(result, _Connect)
     subs = {channel: SubscribeOptions() for channel in given.channels or ()}
     subs |= {channel: _options(options) for channel, options in (given.subs or {}).items()}
     return ConnectAnswer(
@@ -221,7 +249,7 @@ def _connect(result: Raw | None) -> ConnectAnswer | None:
 def _refresh(result: Raw | None) -> RefreshAnswer:
     if result is None:
         return RefreshAnswer(is_expired=True)
-    given = msgspec.json.decode(result, type=_Refresh)
+    given = _read(result, _Refresh)
     return RefreshAnswer(
         is_expired=bool(given.expired),
         expire_at=_expire_at(given.expire_at),
@@ -230,18 +258,14 @@ def _refresh(result: Raw | None) -> RefreshAnswer:
     )
 
 
-def _subscribe(result: Raw | None) -> SubscribeOptions:
-    return _options(None if result is None else msgspec.json.decode(result, type=_Subscribe))
-
-
 def _publish(result: Raw | None) -> PublishAnswer:
     if result is None:
         return PublishAnswer()
-    given = msgspec.json.decode(result, type=_Publish)
+    given = _read(result, _Publish)
     return PublishAnswer(
         data=codec.either_payload(given.data, given.b64data),
         skip_history=bool(given.skip_history),
-        tags=given.tags,
+        tags={name: tag or "" for name, tag in given.tags.items()} if given.tags else None,
         idempotency_key=given.idempotency_key or "",
         version=given.version or 0,
         version_epoch=given.version_epoch or "",
@@ -251,7 +275,7 @@ def _publish(result: Raw | None) -> PublishAnswer:
 def _rpc(result: Raw | None) -> Raw:
     if result is None:
         return ABSENT
-    given = msgspec.json.decode(result, type=_Rpc)
+    given = _read(result, _Rpc)
     return codec.either_payload(given.data, given.b64data) or ABSENT
 
 
@@ -259,7 +283,7 @@ _READERS: Final[Mapping[Kind, Callable[[Raw | None], Answer]]] = {
     Kind.CONNECT: _connect,
     Kind.REFRESH: _refresh,
     Kind.RPC: _rpc,
-    Kind.SUBSCRIBE: _subscribe,
+    Kind.SUBSCRIBE: _options,
     Kind.PUBLISH: _publish,
     Kind.SUB_REFRESH: _refresh,
 }

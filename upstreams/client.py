@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import hmac
 import logging
+import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ from upstreams.turns import Turns
 logger = logging.getLogger(__name__)
 
 KEEPALIVE_SECONDS: Final = 15.0
+REPEAT_SECONDS: Final = 0.05  # before the first repeat, about; twice that before the next
 SIGNATURE: Final = "X-Heliograph-Signature"
 
 
@@ -44,15 +46,20 @@ class _Call(NamedTuple):
     headers: Mapping[str, str]
     body: bytes
     user: str
+    timeout_seconds: float
     deadline: asyncio.Timeout
 
 
 class _Lane:
-    """What is held of one upstream."""
+    """What is held of one upstream, whatever it is called meanwhile."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, upstream: UpstreamConfig) -> None:
+        self.upstream = upstream
         self.turns = Turns()
-        self.breaker = Breaker(on_change=lambda is_open, why: states.note(name, is_open, why))
+        self.breaker = Breaker(on_change=self._note)
+
+    def _note(self, is_open: bool, reason: str) -> None:
+        states.note(self.upstream.id, self.upstream.name, is_open, reason)
 
 
 class Client:
@@ -102,7 +109,8 @@ class Client:
         Args:
             kind: For metrics.
             headers: Besides those of the upstream, which they replace.
-            user: Whose turn it takes, where there are not places for all.
+            user: Whose turn it takes, where there are not places for all; the server's own calls
+                have none.
             timeout_seconds: For all of it; None is the upstream's.
             may_repeat: Whether it may be sent again after a failure.
         Raises:
@@ -110,8 +118,9 @@ class Client:
         """
         started_at = time.monotonic()
         outcome = "cancelled"
-        deadline = asyncio.timeout(timeout_seconds or upstream.timeout_seconds)
-        call = _Call(upstream, method, path, headers, body, user, deadline)
+        seconds = timeout_seconds or upstream.timeout_seconds
+        deadline = asyncio.timeout(seconds)
+        call = _Call(upstream, method, path, headers, body, user, seconds, deadline)
         try:
             async with deadline:
                 answer = await self._try(call, repeats=upstream.retries if may_repeat else 0)
@@ -128,6 +137,7 @@ class Client:
             metrics.SECONDS.labels(upstream.name, kind).observe(time.monotonic() - started_at)
 
     async def _try(self, call: _Call, *, repeats: int) -> Answer:
+        pause_seconds = REPEAT_SECONDS
         while True:
             try:
                 async with self._turn(call):
@@ -136,13 +146,16 @@ class Client:
                 if not repeats or not error.is_of_upstream:
                     raise
                 repeats -= 1
+            await asyncio.sleep(random.uniform(0.5, 1.0) * pause_seconds)
+            pause_seconds *= 2
 
     @asynccontextmanager
     async def _turn(self, call: _Call) -> AsyncIterator[None]:
         upstream = call.upstream
         lane = self._lanes.get(upstream.id)
         if lane is None:
-            lane = self._lanes[upstream.id] = _Lane(upstream.name)
+            lane = self._lanes[upstream.id] = _Lane(upstream)
+        lane.upstream = upstream
         with metrics.QUEUED.labels(upstream.name).track_inprogress():
             await lane.turns.take(
                 call.user, places=upstream.concurrency, queue_max=upstream.queue_max
@@ -218,22 +231,36 @@ def _check_host(upstream: UpstreamConfig) -> None:
 async def _judged(call: _Call, breaker: Breaker) -> AsyncIterator[None]:
     """Ask the breaker before, and tell it how it went."""
     failures = call.upstream.breaker_failures
-    breaker.enter(seconds=call.upstream.breaker_seconds)
+    entered = breaker.enter(seconds=call.upstream.breaker_seconds)
+    began_at = asyncio.get_running_loop().time()
     try:
         yield
     except Failed as error:
-        breaker.fail(error.reason, failures=failures)
+        breaker.fail(entered, error.reason, failures=failures)
         raise
     except asyncio.CancelledError:
-        if call.deadline.expired():
-            breaker.fail("timeout", failures=failures)
+        if _had_its_time(call, began_at):
+            breaker.fail(entered, "timeout", failures=failures)
         else:
-            breaker.abandon()  # nobody waits for it any more
+            breaker.abandon(entered)
         raise
     except BaseException:
-        breaker.abandon()
+        breaker.abandon(entered)
         raise
-    breaker.succeed()
+    breaker.succeed(entered)
+
+
+def _had_its_time(call: _Call, began_at: float) -> bool:
+    """Tell whether a call ended because the upstream took too long.
+
+    Not if nobody waits for it any more, nor if most of its time went by before it was its turn.
+    """
+    ends_at = call.deadline.when()
+    return (
+        call.deadline.expired()
+        and ends_at is not None
+        and ends_at - began_at >= call.timeout_seconds / 2
+    )
 
 
 def _reason(error: Exception) -> str:

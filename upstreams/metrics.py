@@ -9,6 +9,11 @@ REQUESTS: Final = Counter(
     "Calls of upstreams: ok, or why they failed.",
     ["upstream", "kind", "outcome"],
 )
+BAD_ANSWERS: Final = Counter(
+    "heliograph_upstream_bad_answers_total",
+    "Answers with status 200 whose body is none of Centrifugo's.",
+    ["upstream", "kind"],
+)
 SECONDS: Final = Histogram(
     "heliograph_upstream_request_seconds",
     "How long calls of upstreams took, with the wait for their turn.",

@@ -35,6 +35,8 @@ def test_a_url_has_scheme_host_port_and_path(url, expected):
         "http://user:secret@example.com/",
         "http://example.com/?a=b",
         "http://example.com/#a",
+        "http://example.com?",
+        "http://example.com#",
         "http://example.com:99999/",
         "http://exam ple.com/",
         "http://example.com\\@evil.example/",
@@ -65,6 +67,13 @@ PRIVATE = [
     "2002:7f00:1::",
     "64:ff9b::7f00:1",
     "64:ff9b::a00:1",
+    "64:ff9b:1::7f00:1",
+    "::127.0.0.1",
+    "::ffff:0:127.0.0.1",
+    "fec0::1",
+    "5f00::1",
+    "100::1",
+    "2001:db8::1",
 ]
 
 

@@ -17,7 +17,7 @@ from realtime.hooks import (
     Request,
 )
 from realtime.protocol.disconnects import Disconnect, Disconnected
-from realtime.protocol.messages import ABSENT
+from realtime.protocol.messages import ABSENT, is_absent
 from realtime.tokens import Override, SubscribeOptions
 from upstreams import bodies
 
@@ -176,6 +176,38 @@ def test_a_publish_may_replace_the_data():
     )
 
     assert answer == PublishAnswer(Raw(b"[1]"), True, {"a": "b"}, "", 3)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"Error":{"Code":403,"Message":"no"}}',
+        b'{"ERROR":{"CODE":403,"MESSAGE":"no"},"Result":{}}',
+        b'{"result":null,"error":{"code":403,"message":"no","temporary":null},"disconnect":null}',
+    ],
+)
+def test_a_refusal_is_one_however_its_names_are_written(body):
+    with pytest.raises(ApplicationError) as refused:
+        bodies.decoded(Kind.SUBSCRIBE, body)
+
+    assert (refused.value.code, refused.value.message) == (403, "no")
+
+
+def test_a_disconnect_may_have_null_for_a_reason():
+    with pytest.raises(Disconnected) as ended:
+        bodies.decoded(Kind.PUBLISH, b'{"Disconnect":{"code":4501,"reason":null}}')
+
+    assert ended.value.disconnect.code == 4501
+
+
+def test_null_is_what_was_left_out():
+    assert is_absent(bodies.decoded(Kind.RPC, b'{"result":{"data":null,"b64data":null}}'))
+    assert bodies.decoded(
+        Kind.PUBLISH, b'{"result":{"version":null,"tags":{"A":null}}}'
+    ) == PublishAnswer(tags={"A": ""})
+    assert bodies.decoded(
+        Kind.CONNECT, b'{"result":{"User":"7","subs":{"News":{"Override":{"Presence":null}}}}}'
+    ) == ConnectAnswer("7", subs={"News": SubscribeOptions()})
 
 
 def test_payloads_may_come_as_base64():

@@ -31,11 +31,11 @@ def breaker(clock, changes):
 
 
 def call(breaker, reason=""):
-    breaker.enter(seconds=SECONDS)
+    entered = breaker.enter(seconds=SECONDS)
     if reason:
-        breaker.fail(reason, failures=3)
+        breaker.fail(entered, reason, failures=3)
     else:
-        breaker.succeed()
+        breaker.succeed(entered)
 
 
 def opened(breaker):
@@ -96,9 +96,24 @@ def test_the_trial_that_fails_opens_it_for_as_long_again(breaker, clock, changes
 def test_a_trial_that_nobody_waited_for_makes_room_for_another(breaker, clock):
     opened(breaker)
     clock.now += SECONDS
-    breaker.enter(seconds=SECONDS)
+    entered = breaker.enter(seconds=SECONDS)
 
-    breaker.abandon()
+    breaker.abandon(entered)
 
     call(breaker)
     assert not breaker.is_open
+
+
+@pytest.mark.parametrize("outcome", ["succeed", "fail", "abandon"])
+def test_what_was_under_way_before_decides_nothing(breaker, clock, changes, outcome):
+    early = breaker.enter(seconds=SECONDS)
+    opened(breaker)
+    clock.now += SECONDS
+    breaker.enter(seconds=SECONDS)
+
+    arguments = {"reason": "timeout", "failures": 3} if outcome == "fail" else {}
+    getattr(breaker, outcome)(early, **arguments)
+
+    with pytest.raises(Failed, match="breaker open"):  # one tries, and no other beside it
+        breaker.enter(seconds=SECONDS)
+    assert changes == [(True, "timeout")]

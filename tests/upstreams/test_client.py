@@ -11,6 +11,7 @@ from aiohttp.abc import AbstractResolver
 from tests.support.fault_upstream import (
     FaultUpstream,
     answer,
+    echo,
     error500,
     garbage,
     gzip_bomb,
@@ -46,7 +47,7 @@ def changes(monkeypatch):
     """Keep what would be written of the upstream's state."""
     changes = []
     monkeypatch.setattr(
-        "upstreams.states.note", lambda name, is_open, why: changes.append((is_open, why))
+        "upstreams.states.note", lambda _id, _name, is_open, why: changes.append((is_open, why))
     )
     return changes
 
@@ -311,6 +312,31 @@ async def test_a_time_out_counts_for_the_breaker(client, backend, changes):
 
     assert reasons == ["timeout", "timeout", "breaker open"]
     assert changes == [(True, "timeout")]
+
+
+async def test_who_waited_too_long_for_its_turn_says_nothing_of_the_upstream(
+    client, backend, changes
+):
+    backend.on("/a", echo(delay_seconds=0.15))
+    upstream = config(backend, concurrency=2, breaker_failures=2, timeout_seconds=0.4)
+
+    calls = [post(client, upstream, "/a", user=f"user {number}") for number in range(20)]
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+
+    late = [each for each in outcomes if isinstance(each, Failed)]
+    assert {each.reason for each in late} == {"timeout"}
+    assert len(late) >= 12
+    assert changes == []
+    assert (await post(client, upstream, "/a")).status == 200
+
+
+async def test_a_repeat_is_not_sent_at_once(client, backend):
+    backend.on("/a", sequence([error500, error500, answer({})]))
+    started_at = asyncio.get_running_loop().time()
+
+    await post(client, config(backend, retries=2), "/a", may_repeat=True)
+
+    assert asyncio.get_running_loop().time() - started_at >= 0.5 * (0.05 + 0.1)
 
 
 async def test_a_caller_that_goes_away_says_nothing_of_the_upstream(client, backend, changes):

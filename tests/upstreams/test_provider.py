@@ -280,6 +280,20 @@ async def test_a_refresh_without_an_answer_is_not_an_end(provider, backend):
     assert told == RefreshAnswer(is_expired=True)
 
 
+async def test_the_log_says_why_there_was_no_answer_but_not_at_every_call(
+    provider, backend, caplog
+):
+    backend.respond("/rpc", {"result": {"data": 1, "b64data": "%"}})
+    parts = parts_of(backend.url, (Kind.RPC, "a", "/rpc", False))
+
+    for _ in range(3):
+        with pytest.raises(CallFailed):
+            await provider.find(Kind.RPC, "a", parts).ask(Request(Peer("c1"), method="a"))
+
+    (line,) = [each.getMessage() for each in caplog.records if each.name == "upstreams.provider"]
+    assert line == "rpc of upstream backend (a) gave no answer of use: bad answer: not base64"
+
+
 # The same question -------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """Turns at something of which few have room at once."""
 
 import asyncio
+import random
 
 import pytest
 
@@ -114,3 +115,75 @@ async def test_fewer_places_than_before_are_not_given_on(turns, ask):
     turns.give_back(places=1)
     await settle()
     assert ask.came == ["bob"]
+
+
+async def test_who_is_cancelled_as_a_place_is_given_back_keeps_none(turns, ask):
+    await turns.take("ada", places=1, queue_max=100)
+    gone = ask("bob")
+    ask("carol")
+    await settle()
+
+    gone.cancel()  # it has not run since, and is in the queue still
+    turns.give_back(places=1)
+    await settle()
+
+    assert ask.came == ["carol"]
+    assert gone.cancelled()
+    assert (turns.in_flight, turns.waiting) == (1, 0)
+    turns.give_back(places=1)
+    assert turns.in_flight == 0
+
+
+async def test_where_as_many_wait_as_may_the_greediest_goes_without(turns, ask):
+    await turns.take("first", places=1, queue_max=3)
+    greedy = [ask("greedy", name=f"greedy {number}", queue_max=3) for number in range(3)]
+    await settle()
+
+    ask("modest", queue_max=3)
+    await settle()
+
+    with pytest.raises(Failed, match="queue full"):
+        await greedy[2]
+    assert turns.waiting == 3
+    for _ in range(3):
+        turns.give_back(places=1)
+        await settle()
+    assert ask.came == ["greedy 0", "modest", "greedy 1"]
+
+
+async def test_the_greediest_takes_nobody_elses_place_in_the_queue(turns, ask):
+    await turns.take("first", places=1, queue_max=2)
+    ask("modest", queue_max=2)
+    ask("greedy", queue_max=2)
+    await settle()
+
+    with pytest.raises(Failed, match="queue full"):
+        await turns.take("greedy", places=1, queue_max=2)
+
+
+async def test_places_are_neither_lost_nor_made_whatever_is_cancelled_when(turns):
+    chance = random.Random(7)
+    most = 0
+
+    async def call(user):
+        nonlocal most
+        await turns.take(user, places=4, queue_max=30)
+        try:
+            most = max(most, turns.in_flight)
+            for _ in range(chance.randrange(4)):
+                await asyncio.sleep(0)
+        finally:
+            turns.give_back(places=4)
+
+    calls = []
+    for _ in range(2000):
+        calls.append(asyncio.create_task(call(f"user {chance.randrange(6)}")))
+        if chance.random() < 0.5:
+            chance.choice(calls[-20:]).cancel()
+        if chance.random() < 0.7:
+            await asyncio.sleep(0)
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+
+    assert {type(each) for each in outcomes} <= {type(None), asyncio.CancelledError, Failed}
+    assert most == 4
+    assert (turns.in_flight, turns.waiting) == (0, 0)

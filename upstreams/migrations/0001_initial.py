@@ -92,7 +92,7 @@ class Migration(migrations.Migration):
                     models.JSONField(
                         blank=True,
                         default=dict,
-                        help_text='Sent with every request, such as {"X-Team": "blue"}.',
+                        help_text='Sent with every request, such as {"X-Team": "blue"}. Whoever may change this page sees them, and nobody else.',
                         validators=[upstreams.models.upstreams.validate_headers],
                     ),
                 ),

@@ -117,7 +117,8 @@ class Upstream(models.Model):
         default=dict,
         blank=True,
         validators=[validate_headers],
-        help_text='Sent with every request, such as {"X-Team": "blue"}.',
+        help_text='Sent with every request, such as {"X-Team": "blue"}. Whoever may change this '
+        "page sees them, and nobody else.",
     )
     emulated_headers = models.JSONField(
         default=list,
