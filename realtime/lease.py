@@ -34,7 +34,9 @@ class Lease(NamedTuple):
         return self.fence > 0
 
 
-def take(name: str, owner: str, *, ttl_seconds: float, marks: bool = False) -> Act[Lease]:
+def take(
+    name: str, owner: str, *, ttl_seconds: float, marks: bool = False, forgets: bool = False
+) -> Act[Lease]:
     """Take a lease that is free, or keep one's own: its fence stays then.
 
     Args:
@@ -42,9 +44,10 @@ def take(name: str, owner: str, *, ttl_seconds: float, marks: bool = False) -> A
         owner: Never used by anybody else, in this process or another.
         ttl_seconds: After that it is free again.
         marks: Note in it that the work is begun now, for whoever holds it next.
+        forgets: Note in it that the work was never begun; not together with ``marks``.
     """
     group, key = redis_keys.lease(name)
-    arguments = (owner, round(ttl_seconds * 1000), int(marks), MEMORY_SECONDS)
+    arguments = (owner, round(ttl_seconds * 1000), int(marks) - int(forgets), MEMORY_SECONDS)
     return Act(group, script(_HERE / "lease_take.lua"), (key,), arguments, _lease)
 
 

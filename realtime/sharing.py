@@ -12,13 +12,17 @@ from realtime.protocol.errors import BrokerUnavailable, NotAvailable
 from realtime.protocol.messages import Publication
 
 
-async def atake_lease(name: str, owner: str, *, ttl_seconds: float, marks: bool = False) -> Lease:
+async def atake_lease(
+    name: str, owner: str, *, ttl_seconds: float, marks: bool = False, forgets: bool = False
+) -> Lease:
     """Take a lease that is free, or keep one's own; see ``lease.take``.
 
     Raises:
         BrokerUnavailable: Redis did not answer in time; whether it was taken is not known.
     """
-    return await reach.arun(lease.take(name, owner, ttl_seconds=ttl_seconds, marks=marks))
+    return await reach.arun(
+        lease.take(name, owner, ttl_seconds=ttl_seconds, marks=marks, forgets=forgets)
+    )
 
 
 async def agive_back_leases(held: Sequence[tuple[str, str]]) -> None:

@@ -1,7 +1,8 @@
 -- Take a lease, or keep the one that is held, by the clock of Redis.
 --
 -- KEYS: lease (owner, fence, until and marked, both in unix milliseconds)
--- ARGV: 1 owner, 2 milliseconds, 3 "1" to mark now, 4 seconds until it is forgotten
+-- ARGV: 1 owner, 2 milliseconds, 3 "1" to mark now, "-1" to forget the mark, 4 seconds until
+--       it is forgotten
 -- Returns the fence (0: another holds it), milliseconds since the mark before (-1: none).
 -- A fence is never given out twice: it counts on, and begins at the clock should the key be lost.
 local time = redis.call('TIME')
@@ -19,6 +20,8 @@ redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'fence', whole(fence),
   'until', whole(now + tonumber(ARGV[2])))
 if ARGV[3] == '1' then
   redis.call('HSET', KEYS[1], 'marked', whole(now))
+elseif ARGV[3] == '-1' then
+  redis.call('HDEL', KEYS[1], 'marked')
 end
 redis.call('EXPIRE', KEYS[1], ARGV[4])
 return {fence, known[4] and now - tonumber(known[4]) or -1}

@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
 
 from realtime import instance, services
 from realtime.models import Namespace
+from realtime.protocol.errors import BrokerUnavailable
 from realtime.snapshot import Snapshot
 from tests.realtime.client import NAMESPACES, SECRET, Client, token
 from tests.support.fault_upstream import (
@@ -29,7 +30,7 @@ from upstreams.configuration import Configuration, UpstreamConfig
 from upstreams.models import DataSource, DataSourceState, SourceMapping, Upstream
 from upstreams.sources import configuration, poller, polling, records
 from upstreams.sources.configuration import SourceConfig
-from upstreams.sources.polling import Polling
+from upstreams.sources.polling import UNWATCHED_MAX, Polling
 from upstreams.sources.records import Record, Records
 
 CHANNEL = "cache:rate"
@@ -286,15 +287,86 @@ async def test_what_fails_for_long_is_stale_until_there_is_a_value(configured, b
 
 
 async def test_an_answer_that_takes_as_long_as_a_value_lives_is_not_waited_for(
-    configured, backend, upstream
+    configured, backend, upstream, written
 ):
     patient = dataclasses.replace(upstream, timeout_seconds=60.0)
     backend.on(PATH, sequence([answer({"usd": 1}), hang]))
 
     await configured(source(interval_seconds=0.1, stale_after_seconds=0.3), upstreams=[patient])
 
-    *_, stale = await until_told("ok", "stale")
-    assert stale["error"] == "timeout"
+    await backend.wait_asked(PATH, count=3)
+    await until(lambda: written and written[-1][1].error == "timeout")
+
+
+async def test_a_value_is_stale_in_time_while_the_api_hangs(configured, backend, upstream, written):
+    patient = dataclasses.replace(upstream, timeout_seconds=60.0)
+    backend.on(PATH, sequence([answer({"usd": 1}), hang, answer({"usd": 2})]))
+
+    await configured(source(interval_seconds=1.0, stale_after_seconds=1.5), upstreams=[patient])
+    good, stale = await until_told("ok", "stale")
+
+    late = datetime.now(UTC) - datetime.fromisoformat(good["at"])
+    assert 1.4 < late.total_seconds() < 2.2  # the poll would have ended after 2.5
+    assert (stale["value"], stale["error"]) == ({"usd": 1}, "no value for 1.5 seconds")
+    await until(lambda: written[-1][1].state == "stale")
+    assert written[-1][1].error == stale["error"]
+    *_, again = await until_told("ok", "stale", "ok")
+    assert again["value"] == {"usd": 2}
+
+
+async def test_a_value_that_fails_is_stale_in_time_between_polls(configured, backend, upstream):
+    await configured()
+    backend.on(PATH, sequence([answer({"usd": 1}), error500]))
+    polling = Polling(source(stale_after_seconds=0.5), upstream, Records())
+    async with running(polling.run()):
+        await until_told("ok")
+        polling.see_asked(datetime.now(UTC))
+
+        *_, stale = await until_told("ok", "failing", "stale")
+
+        assert stale["error"] == "status 500"
+        assert backend.count(PATH) == 2
+
+
+async def test_who_comes_after_long_is_told_the_new_value_and_nothing_else(
+    configured, backend, upstream
+):
+    await configured()
+    short = source(interval_seconds=0.2, stale_after_seconds=0.3, only_while_watched=True)
+    polling = Polling(short, upstream, Records())
+    async with running(polling.run()):
+        polling.see_watched(True)
+        await until_told("ok")
+        await nobody_watches(polling)
+        await asyncio.sleep(0.5)  # longer than the value stays fresh
+        backend.respond(PATH, {"usd": 2}, delay_seconds=0.2)
+
+        polling.see_watched(True)
+
+        await until(lambda: polling.is_leading)
+        await backend.wait_idle()
+        assert [each["value"] for each in await until_told("ok", "ok")] == [{"usd": 1}, {"usd": 2}]
+
+
+async def test_what_fails_grows_stale_though_viewers_come_and_go(configured, backend, upstream):
+    await configured()
+    backend.on(PATH, error500)
+    fields = {"interval_seconds": 0.2, "stale_after_seconds": 1.0, "only_while_watched": True}
+    polling = Polling(source(**fields), upstream, Records())
+    async with running(polling.run()):
+        for count in range(1, 7):
+            polling.see_watched(True)
+            await backend.wait_asked(PATH, count=count)
+            await nobody_watches(polling)
+            await asyncio.sleep(0.2)
+
+    assert [each["state"] for each in await told()] == ["failing", "stale"]
+
+
+async def nobody_watches(polling):
+    for _ in range(UNWATCHED_MAX):
+        polling.see_watched(False)
+    await until(lambda: not polling.is_leading)
 
 
 async def test_a_part_that_is_missing_fails_alone(configured, backend, written):
@@ -422,6 +494,24 @@ async def test_what_is_stale_stays_so_whoever_polls(configured, backend, upstrea
         assert [each["state"] for each in await told()] == ["failing", "stale"]
 
 
+async def test_what_another_has_read_a_moment_ago_is_not_stale(configured, backend, upstream):
+    await configured()
+    fields = {"interval_seconds": 0.2, "stale_after_seconds": 1.0}
+    first, second = (Polling(source(**fields), upstream, Records()) for _ in range(2))
+    async with running(first.run()):
+        await until_told("ok")
+    await services.agive_back_leases([(first.lease_name, first.owner)])
+    async with running(second.run()):
+        await asyncio.sleep(1.2)  # what the first one has read is old now
+    await services.agive_back_leases([(second.lease_name, second.owner)])
+    backend.on(PATH, error500)
+
+    async with running(first.run()):
+        *_, failing = await until_told("ok", "failing")
+        assert failing["value"] == {"usd": 1}
+        await until_told("ok", "failing", "stale")
+
+
 async def test_an_instance_that_stops_lets_others_poll_at_once(configured, backend, upstream):
     await configured(source())
     await until_told("ok")
@@ -472,6 +562,35 @@ async def test_what_a_deposed_leader_publishes_is_dropped(configured, backend, u
     await telling
 
     assert [each["value"] for each in await told()] == [{"usd": "new"}]
+
+
+async def test_a_value_that_is_being_told_is_not_overtaken_by_its_age(
+    configured, backend, upstream, monkeypatch
+):
+    await configured()
+    may_tell, is_telling = asyncio.Event(), asyncio.Event()
+    akeep = services.akeep
+
+    async def slow_first(channel):
+        if not is_telling.is_set():
+            is_telling.set()
+            await may_tell.wait()
+        return await akeep(channel)
+
+    monkeypatch.setattr(services, "akeep", slow_first)
+    lone = Polling(source(stale_after_seconds=0.2), upstream, Records())
+    lease = await lone._take(marks=True)
+    lone._begin(lease)
+    poll = asyncio.ensure_future(lone._poll(lease.fence, is_asked=False))
+    await is_telling.wait()
+    await asyncio.sleep(0.2)  # nothing has been read for long enough now
+
+    age = asyncio.ensure_future(lone._tell_stale(lease.fence))
+    await asyncio.sleep(0.1)
+    may_tell.set()
+    await asyncio.gather(poll, age)
+
+    assert [each["state"] for each in await told()] == ["ok"]
 
 
 # Only while somebody watches ---------------------------------------------------------------------
@@ -554,6 +673,63 @@ async def test_what_is_gone_is_stale_also_where_nobody_watches(configured, backe
     await until_told("ok", "stale")
 
 
+async def test_a_channel_that_is_taken_out_is_stale_and_no_other(configured, backend):
+    await configured(source(mappings=((CHANNEL, ""), ("open:a", ""), ("open:b", ""))))
+    for channel in (CHANNEL, "open:a", "open:b"):
+        await until_told("ok", channel=channel)
+
+    await configured(source(), source(id=2, name="moved", mappings=(("open:b", ""),)))
+
+    _, stale = await until_told("ok", "stale", channel="open:a")
+    assert (stale["value"], stale["error"]) == ({"usd": 1}, "it is not polled any more")
+    await backend.wait_asked(PATH, count=3)
+    assert [each["state"] for each in await told()] == ["ok"]
+    assert [each["state"] for each in await told("open:b")] == ["ok"]
+
+
+async def test_what_is_gone_is_stale_though_it_was_taken_over(configured, backend, upstream):
+    await configured()
+    fields = {"interval_seconds": 0.2}
+    first, second = (Polling(source(**fields), upstream, Records()) for _ in range(2))
+    async with running(first.run()):
+        await until_told("ok")
+    await services.agive_back_leases([(first.lease_name, first.owner)])
+    async with running(second.run()):
+        await until(lambda: second.is_leading)
+
+    await second.retire(but=())
+
+    await until_told("ok", "stale")
+
+
+async def test_what_is_switched_on_again_is_polled_at_once(configured, backend, monkeypatch):
+    monkeypatch.setattr(polling, "RETIRED_SECONDS", 0.3)
+    await configured(source())
+    await until_told("ok")
+    await configured()
+    await until_told("ok", "stale")
+    await asyncio.sleep(0.3)
+
+    await configured(source())
+
+    await until_told("ok", "stale", "ok")
+
+
+async def test_who_does_not_know_yet_does_not_poll_what_is_gone(configured, backend, upstream):
+    short = source(interval_seconds=0.4)
+    await configured(short)
+    await until_told("ok")
+    async with running(Polling(short, upstream, Records()).run()):
+        await configured()
+        await until_told("ok", "stale")
+        count = backend.count(PATH)
+
+        await asyncio.sleep(1.0)  # ten attempts to take the lease
+
+        assert backend.count(PATH) == count
+        assert [each["state"] for each in await told()] == ["ok", "stale"]
+
+
 async def test_nobody_is_told_of_a_source_that_never_was(configured, backend):
     await configured(source(only_while_watched=True))
     await asyncio.sleep(0.2)
@@ -603,6 +779,71 @@ async def test_a_poll_may_be_asked_for_where_nobody_watches(configured, backend)
         await until_told("ok")
         await asyncio.sleep(0.5)
         assert backend.count(PATH) == 1
+
+
+async def test_a_poll_may_be_asked_for_with_the_change_itself(configured, backend):
+    backend.respond("/others", {"usd": 2})
+    async with running(poller.run()):
+        await configured(source(only_while_watched=True, poll_asked_at=datetime.now(UTC)))
+        await until_told("ok")
+
+        await configured(
+            source(path="/others", only_while_watched=True, poll_asked_at=datetime.now(UTC))
+        )
+
+        await backend.wait_asked("/others")
+        await asyncio.sleep(0.5)
+        assert (backend.count(PATH), backend.count("/others")) == (1, 1)
+
+
+async def test_a_wish_of_long_ago_is_none_to_who_has_just_started(configured, backend):
+    asked_at = datetime.now(UTC) - timedelta(minutes=1)
+
+    await configured(source(only_while_watched=True, poll_asked_at=asked_at))
+
+    await asyncio.sleep(0.5)
+    assert backend.count(PATH) == 0
+
+
+async def test_a_poll_may_be_asked_for_right_after_another(configured, backend):
+    async with running(poller.run()):
+        for count in (1, 2, 3):
+            await configured(source(only_while_watched=True, poll_asked_at=datetime.now(UTC)))
+
+            await backend.wait_asked(PATH, count=count)
+            await asyncio.sleep(0.3)  # a poll so short before the wish is no answer to it
+
+        assert backend.count(PATH) == 3
+
+
+async def test_a_wish_outlives_a_holder_that_died(configured, backend, upstream):
+    await configured()
+    lone = Polling(source(interval_seconds=0.4, only_while_watched=True), upstream, Records())
+    assert (await services.atake_lease(lone.lease_name, "dead", ttl_seconds=0.5)).is_held
+    async with running(lone.run()):
+        lone.see_asked(datetime.now(UTC))
+
+        await until_told("ok")
+
+
+async def test_a_wish_outlives_a_redis_that_does_not_answer(
+    configured, backend, upstream, monkeypatch
+):
+    await configured()
+    lone = Polling(source(interval_seconds=0.4, only_while_watched=True), upstream, Records())
+    failures = iter([BrokerUnavailable()])
+    atake_lease = services.atake_lease
+
+    async def flaky(*args, **options):
+        for failure in failures:
+            raise failure
+        return await atake_lease(*args, **options)
+
+    monkeypatch.setattr(services, "atake_lease", flaky)
+    async with running(lone.run()):
+        lone.see_asked(datetime.now(UTC))
+
+        await until_told("ok")
 
 
 # Rows --------------------------------------------------------------------------------------------

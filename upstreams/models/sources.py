@@ -136,10 +136,11 @@ class DataSource(models.Model):
         interval, errors = self.interval_seconds, dict[str, Any]()
         if interval is None:
             return  # refused already
-        if self.stale_after_seconds is not None and self.stale_after_seconds < interval:
+        longest = self.longest_interval_seconds or interval
+        if self.stale_after_seconds is not None and self.stale_after_seconds <= longest:
             errors["stale_after_seconds"] = (
-                "Less than the interval: the value would be stale between any two polls. "
-                f"Give {interval:g} or more, or leave it empty."
+                "Not more than from poll to poll: the value would be stale between any two. "
+                f"Give more than {longest:g}, or leave it empty."
             )
         if self.jitter_seconds is not None and self.jitter_seconds > interval:
             errors["jitter_seconds"] = f"More than the interval: give {interval:g} or less."

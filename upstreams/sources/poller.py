@@ -64,10 +64,8 @@ class Poller:
             if source.upstream_id in upstreams
         }
         old = {key: each for key, (each, _) in self._running.items()}
-        await self._end([key for key, each in old.items() if each.source != sources.get(key)])
-        gone = [each for key, each in old.items() if key not in sources]
-        await asyncio.gather(*(each.retire() for each in gone))
-        await _give_back(gone)
+        ended = {key: each for key, each in old.items() if each.source != sources.get(key)}
+        await self._end(list(ended))
         for key, source in sources.items():
             upstream = upstreams[source.upstream_id]
             if key not in self._running:
@@ -77,6 +75,15 @@ class Poller:
             polling, _ = self._running[key]
             polling.upstream = upstream
             polling.see_asked(source.poll_asked_at)
+        await self._retire(list(ended.values()))
+
+    async def _retire(self, ended: list[Polling]) -> None:
+        """Have viewers told of what nobody does any more; not where only a setting changed."""
+        running = [polling for polling, _ in self._running.values()]
+        works = {each.lease_name for each in running}
+        channels = {channel for each in running for channel, _ in each.source.mappings}
+        gone = [each for each in ended if each.lease_name not in works]
+        await asyncio.gather(*(each.retire(but=channels) for each in gone))
 
     async def _end(self, keys: list[int]) -> None:
         ended = [self._running.pop(key) for key in keys]

@@ -6,10 +6,13 @@ frozen asks nothing it should not; what it publishes all the same has a version 
 
 import asyncio
 import logging
+import math
 import random
 import secrets
 import time
+from collections.abc import Container
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -30,8 +33,12 @@ logger = logging.getLogger(__name__)
 LEASE_INTERVALS: Final = 1.5
 LEASE_MAX_SECONDS: Final = 15.0  # nobody waits longer for a long interval's poller that died
 VERSION_BITS: Final = 20
-# What was asked for and done so lately by another instance is not done again.
-ASKED_SECONDS: Final = 3.0
+# A wish may come in the same snapshot as the source itself, but not much later.
+WISH_SECONDS: Final = 10.0
+# Until then all instances know that a source is gone: nobody polls it once more.
+RETIRED_SECONDS: Final = 3.0
+STALE_LATE_MAX_SECONDS: Final = 1.0
+STALE_LATE_PART: Final = 0.1  # so much of the time that a value stays fresh, at most
 UNWATCHED_MAX: Final = 2  # so many looks in vain until nobody is believed to be there any more
 _WORST_FIRST: Final = (State.STALE, State.FAILING, State.OK)
 
@@ -56,11 +63,14 @@ class Polling:
             for channel, pointer in source.mappings
         ]
         self._poll_asked_at = source.poll_asked_at
-        self._is_asked = False
+        self._is_asked = _seconds_since(source.poll_asked_at) < WISH_SECONDS
         self._unwatched_count = UNWATCHED_MAX  # nobody has been seen yet
         self._news = asyncio.Event()
         self._due_at = 0.0
-        self._poll_count = 0
+        self._version_count = 0
+        self._record: Record | None = None  # of the last poll
+        self._has_polled = asyncio.Event()  # since the lease was taken
+        self._telling = asyncio.Lock()  # or what is told would not be in the order of versions
 
     # Whether it is wanted --------------------------------------------------------------------
 
@@ -96,17 +106,23 @@ class Polling:
                 self._begin(lease)
                 await self._lead()
             else:
-                self._is_asked = False  # whoever holds it has seen the wish too
                 await asyncio.sleep(self.lease_seconds / LEASE_INTERVALS / 4)
 
-    async def retire(self) -> None:
-        """Tell viewers, after the end of ``run``, that there is no such source any more."""
-        lease = await self._take()
+    async def retire(self, *, but: Container[str]) -> None:
+        """Tell viewers, after the end of ``run``, that this is not polled any more.
+
+        Whoever polls it again, later, does so at once.
+
+        Args:
+            but: Channels that another ``Polling`` looks after.
+        """
+        # Not given back: an instance that does not know yet would poll once more.
+        lease = await self._take(ttl_seconds=RETIRED_SECONDS, forgets=True)
         if lease is not None:
-            self.is_leading = True
             version = self._next_version(lease.fence)
             for teller in self._tellers:
-                await teller.retire("it is not polled any more", version=version)
+                if teller.channel not in but:
+                    await teller.retire("it is not polled any more", version=version)
 
     async def _until_news(self, *, seconds: float | None) -> None:
         self._news.clear()
@@ -131,11 +147,17 @@ class Polling:
         """How long a lease holds that is not kept."""
         return min(LEASE_INTERVALS * self.source.interval_seconds, LEASE_MAX_SECONDS)
 
-    async def _take(self, *, marks: bool = False) -> Lease | None:
+    async def _take(
+        self, *, marks: bool = False, forgets: bool = False, ttl_seconds: float | None = None
+    ) -> Lease | None:
         """Take or keep the lease; None if another has it, or Redis does not answer."""
         try:
             lease = await services.atake_lease(
-                self.lease_name, self.owner, ttl_seconds=self.lease_seconds, marks=marks
+                self.lease_name,
+                self.owner,
+                ttl_seconds=ttl_seconds or self.lease_seconds,
+                marks=marks,
+                forgets=forgets,
             )
         except BrokerUnavailable:
             return None
@@ -148,21 +170,27 @@ class Polling:
         ago = lease.marked_seconds_ago
         if ago is not None:
             self._due_at += max(self.source.interval_seconds - ago, 0.0)
-            self._is_asked = self._is_asked and ago > ASKED_SECONDS
+            # A poll that was begun after the wish has fulfilled it, whoever polled.
+            self._is_asked = self._is_asked and ago > _seconds_since(self._poll_asked_at)
+        self._has_polled.clear()
         for teller in self._tellers:
-            teller.begin()
+            teller.begin(ago)
 
     async def _lead(self) -> None:
         """Poll until it is not wanted any more or the lease is lost; give it back."""
-        polling = asyncio.create_task(self._poll_on(), name=f"polls of {self.source.name}")
-        keeping = asyncio.create_task(self._keep(), name=f"lease of {self.source.name}")
+        name = self.source.name
+        tasks = (
+            asyncio.create_task(self._poll_on(), name=f"polls of {name}"),
+            asyncio.create_task(self._keep(), name=f"lease of {name}"),
+            asyncio.create_task(self._watch_age(), name=f"age of {name}"),
+        )
         try:
-            await asyncio.wait((polling, keeping), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            polling.cancel()
-            keeping.cancel()
-            await asyncio.wait((polling, keeping))
-        for task in (polling, keeping):
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        for task in tasks:
             if not task.cancelled():
                 task.result()
         await services.agive_back_leases([(self.lease_name, self.owner)])
@@ -194,24 +222,24 @@ class Polling:
             except Exception:
                 # An answer that surprises must not end the polling, nor the instance with it.
                 logger.exception("a poll of data source %s has failed", self.source.name)
+            self._has_polled.set()
 
     async def _poll(self, fence: int, *, is_asked: bool) -> None:
         polled_at, started_at = datetime.now(UTC), time.monotonic()
         answer = await self._ask()
         latency_seconds = time.monotonic() - started_at
-        version = self._next_version(fence)
-        outcomes = [await teller.tell(answer, version=version) for teller in self._tellers]
+        async with self._telling:
+            version = self._next_version(fence)
+            outcomes = [await teller.tell(answer, version=version) for teller in self._tellers]
         worst = min(outcomes, key=_badness)
         read_at = max((each.read_at for each in self._tellers if each.read_at), default=None)
-        self._records.note(
-            self.source.id,
-            Record(*worst, polled_at, latency_seconds, read_at, is_asked=is_asked),
-        )
+        self._record = Record(*worst, polled_at, latency_seconds, read_at, is_asked=is_asked)
+        self._records.note(self.source.id, self._record)
 
     def _next_version(self, fence: int) -> int:
-        self._poll_count += 1
+        self._version_count += 1
         # Fences are seconds at least: who holds the next one is far above any count.
-        return (fence << VERSION_BITS) + self._poll_count
+        return (fence << VERSION_BITS) + self._version_count
 
     async def _ask(self) -> Raw | str:
         """Return what the API answers, or why that is nothing."""
@@ -227,6 +255,43 @@ class Polling:
             return "timeout"
         except (CallFailed, mapping.NoValue) as error:
             return str(error)
+
+    # Values that grow old --------------------------------------------------------------------
+
+    async def _watch_age(self) -> None:
+        """Tell what becomes stale between polls, or while one takes long.
+
+        Until the first poll has ended it is not known how old a value is: others may have read it.
+        """
+        spacing = min(STALE_LATE_PART * self.source.stale_after_seconds, STALE_LATE_MAX_SECONDS)
+        await self._has_polled.wait()
+        while True:
+            soonest = min(teller.seconds_left for teller in self._tellers)
+            await asyncio.sleep(max(soonest, spacing))
+            if all(teller.seconds_left > 0 for teller in self._tellers):
+                continue
+            lease = await self._take()
+            if lease is None:
+                return
+            try:
+                await self._tell_stale(lease.fence)
+            except Exception:
+                logger.exception("data source %s cannot be called stale", self.source.name)
+
+    async def _tell_stale(self, fence: int) -> None:
+        async with self._telling:
+            version = self._next_version(fence)
+            for teller in self._tellers:
+                outcome = await teller.tell_stale(version=version)
+                if outcome is not None and self._record is not None:
+                    self._record = replace(self._record, state=outcome.state, error=outcome.error)
+                    self._records.note(self.source.id, self._record)
+
+
+def _seconds_since(moment: datetime | None) -> float:
+    if moment is None:
+        return math.inf
+    return (datetime.now(UTC) - moment).total_seconds()
 
 
 def _badness(outcome: Outcome) -> int:

@@ -28,7 +28,7 @@ _ERROR_MAX: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """How one poll went.
+    """How one poll went, and what has become of its value since.
 
     Attributes:
         error: Why there is no value for some channel; empty if there is one for all.

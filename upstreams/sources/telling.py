@@ -65,12 +65,28 @@ class Teller:
         self.read_at: datetime | None = None  # when the newest value was read, by this one
         self._pointer = pointer
         self._stale_after_seconds = stale_after_seconds
-        self._fresh_until = 0.0
+        self._fresh_until = 0.0  # until it begins
+        self._polled_at = 0.0
+        self._is_stale = False
+        self._error = ""  # of the last poll
 
-    def begin(self) -> None:
-        """Allow as much time as there is for a value, where none has been read yet."""
-        if self.read_at is None:
-            self._fresh_until = time.monotonic() + self._stale_after_seconds
+    def begin(self, polled_seconds_ago: float | None) -> None:
+        """Go on where another has stopped; the first time with as long as a value stays fresh.
+
+        Args:
+            polled_seconds_ago: How long ago the last poll was begun, by anybody; None for never.
+        """
+        now = time.monotonic()
+        self._polled_at = 0.0 if polled_seconds_ago is None else now - polled_seconds_ago
+        if not self._fresh_until:
+            self._fresh_until = now + self._stale_after_seconds
+
+    @property
+    def seconds_left(self) -> float:
+        """How long until ``tell_stale`` has something to tell, or longer; 0 or less is now."""
+        if self._is_stale:
+            return self._stale_after_seconds  # as soon as a value that is read now
+        return self._fresh_until - time.monotonic()
 
     async def tell(self, answer: Raw | str, *, version: int) -> Outcome:
         """Publish what became of a poll, if it is other than what was told last.
@@ -89,9 +105,18 @@ class Teller:
         except ProtocolError as error:  # nobody can be told
             return Outcome(State.FAILING, f"{self.channel}: {_why(error)}")
 
+    async def tell_stale(self, *, version: int) -> Outcome | None:
+        """Publish that no value was read for too long; None if that is not so, or not told."""
+        if self.seconds_left > 0:
+            return None
+        with suppress(ProtocolError):
+            reason = self._error or f"no value for {self._stale_after_seconds:g} seconds"
+            return await self._tell_failure(reason, version)
+        return None
+
     async def retire(self, reason: str, *, version: int) -> None:
         """Call a value stale that nobody will look for again; who was told nothing is not now."""
-        self._fresh_until = time.monotonic()
+        self._fresh_until, self._polled_at = time.monotonic(), 0.0
         with suppress(ProtocolError):
             if await self._last() is not None:
                 await self._tell_failure(reason, version)
@@ -103,22 +128,31 @@ class Teller:
             await self._publish(Told(State.OK, value, iso(read_at)), version)
         self.read_at = read_at
         self._fresh_until = time.monotonic() + self._stale_after_seconds
+        self._is_stale, self._error = False, ""
         return Outcome(State.OK)
 
     async def _tell_failure(self, reason: str, version: int) -> Outcome:
+        self._error = reason
         last = await self._last() or Told("")
+        if last.state == State.OK:  # so the poll before has brought a value, also another's
+            value_until = self._polled_at + self._stale_after_seconds
+            self._fresh_until = max(self._fresh_until, value_until)
         # What is stale stays so until there is a value: another poller may have said it.
         is_stale = last.state == State.STALE or time.monotonic() >= self._fresh_until
         outcome = Outcome(State.STALE if is_stale else State.FAILING, reason)
-        if outcome.state == last.state:
-            return outcome
+        if outcome.state != last.state:
+            await self._publish_failure(outcome, last, version)
+        self._is_stale = is_stale
+        return outcome
+
+    async def _publish_failure(self, outcome: Outcome, last: Told, version: int) -> None:
+        reason = outcome.error
         at = iso(self.read_at) if last.at is not None and self.read_at else last.at
         told = Told(outcome.state, last.value, at, reason)
         try:
             await self._publish(told, version)
         except BadRequest:  # the value was as large as it may be, and now there is a reason
             await self._publish(Told(outcome.state, error=reason), version)
-        return outcome
 
     async def _last(self) -> Told | None:
         kept = await services.akeep(self.channel)
