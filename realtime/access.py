@@ -6,19 +6,24 @@ away, on every instance; what it allowed for a time is asked again after that ti
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from typing import Final, NamedTuple, Protocol, cast
 
-from asgiref.sync import sync_to_async
 from django.db import Error as DatabaseError
 
-from realtime import conf, rules
+from realtime import conf, rules, threads
+from realtime.access_triggers import make_missing_triggers
 from realtime.change_log import Change, ChangeLog, prune
 from realtime.connections import ConnectionTable
 from realtime.decisions import Decisions
 from realtime.permissions import may_subscribe
-from realtime.protocol.disconnects import UNSUBSCRIBED_BY_SERVER
+from realtime.protocol.disconnects import (
+    UNSUBSCRIBED_BY_SERVER,
+    UNSUBSCRIBED_EXPIRED,
+    Unsubscribe,
+)
 from realtime.protocol.errors import InternalError, UnknownChannel
 from realtime.slices import sliced
 from realtime.snapshot import ChannelOptions
@@ -28,6 +33,10 @@ from realtime.tasks import TaskOwner
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS: Final = 1.0
+READ_SECONDS: Final = 5.0
+# After a change: for so long a rule may give no answer until what it allowed before is ended. Who
+# still may comes back at once, or as soon as there is an answer.
+UNANSWERED_SECONDS: Final = 10.0
 PRUNE_SECONDS: Final = 60.0
 JUDGED_AT_ONCE: Final = 20
 # Between questions that nobody waits for, so that the database and the loop have their rest.
@@ -70,7 +79,9 @@ class AccessWatch:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._log = ChangeLog()
-        self._again: set[str] = set()  # users of whom no answer was had
+        self._reading: asyncio.Future[list[Change]] | None = None
+        # Users of whom no answer was had, and since when it is missing after a change.
+        self._again: dict[str, float] = {}
         self._waiting: list[Change] = []  # for the walk over everybody that is under way
         self._walk: asyncio.Task[None] | None = None
         self._next_walk_at = 0.0
@@ -87,31 +98,45 @@ class AccessWatch:
                     await self.look()
                 await self._prune()
                 was_failing = False
-            except DatabaseError as error:
+            except (DatabaseError, TimeoutError) as error:
                 if not was_failing:
-                    logger.error("changes of access cannot be read: %s", error)
+                    logger.error("changes of access cannot be read: %s", error or "no answer")
                 was_failing = True
 
     async def look(self) -> None:
         """Read what has changed since the last look, and begin what follows from it.
 
         Raises:
-            django.db.Error: The database did not answer; nothing is lost by it.
+            django.db.Error, TimeoutError: The database did not answer; nothing is lost by it.
         """
-        # Its own thread, because the thread-sensitive one may be busy with a slow view.
-        self._begin(await sync_to_async(self._log.read, thread_sensitive=False)())
         self._begin_walk_of_expired()
+        self._begin(await self._read())
+
+    async def _read(self) -> list[Change]:
+        # A reading that takes too long goes on, and what it brings is not read again: it is waited
+        # for at the next look.
+        if self._reading is None:
+            self._reading = await _threads().begin("read", self._log.read)
+        done, _ = await asyncio.wait([self._reading], timeout=READ_SECONDS)
+        if not done:
+            raise TimeoutError
+        reading, self._reading = self._reading, None
+        changes: list[Change] = reading.result()
+        return changes
 
     async def _prune(self) -> None:
         now = time.monotonic()
         if now >= self._next_prune_at:
             self._next_prune_at = now + PRUNE_SECONDS
-            await sync_to_async(prune, thread_sensitive=False)()
+            async with asyncio.timeout(READ_SECONDS):
+                await _threads().run("prune", prune)
+            if rules.expires_soonest_seconds() is not None:
+                await _mend_triggers()
 
     def _begin(self, changes: Collection[Change]) -> None:
-        again, self._again = frozenset(self._again), set()
-        if again:
-            self._engine.tasks.spawn(self.judge(Change(again)), "judge again")
+        if self._again:
+            again, self._again = self._again, {}
+            self._engine.tasks.spawn(self._judge_again(again), "judge again")
         for change in changes:
             self._engine.rules.forget(change.users, change.models)
             if change.users is not None:
@@ -134,13 +159,22 @@ class AccessWatch:
 
     async def judge(self, change: Change) -> None:
         """Ask anew about the live subscriptions that a change concerns, and end some."""
+        began_at = time.monotonic()
+        async for some in self._batches(change):
+            await asyncio.gather(*(self._judge(live, began_at) for live in some))
+
+    async def _judge_again(self, since: Mapping[str, float]) -> None:
+        async for some in self._batches(Change(frozenset(since))):
+            await asyncio.gather(*(self._judge(live, since[live.user]) for live in some))
+
+    async def _batches(self, change: Change) -> AsyncIterator[list[Live]]:
         at_once: list[Live] = []
         async for live in self._live(change):
             at_once.append(live)
             if len(at_once) == JUDGED_AT_ONCE:
-                await asyncio.gather(*map(self._judge, at_once))
+                yield at_once
                 at_once = []
-        await asyncio.gather(*map(self._judge, at_once))
+        yield at_once
 
     async def _live(self, change: Change) -> AsyncIterator[Live]:
         decisions = self._engine.rules
@@ -158,21 +192,31 @@ class AccessWatch:
                 # Who subscribes just now asks once more when it is done, and is in again.
                 decisions.users.discard(user)
 
-    async def _judge(self, live: Live) -> None:
+    async def _judge(self, live: Live, since: float) -> None:
+        """Ask, and end what may not stay; ``since`` is when it changed, infinite if nothing did."""
         channel = live.subscription.channel
         try:
             plain = self._engine.options_of(channel)
             options = await self._engine.rules.options_for(live.user, channel, plain)
         except InternalError:  # which the rules have logged
-            self._again.add(live.user)
+            if time.monotonic() - since >= UNANSWERED_SECONDS:
+                logger.warning("whether user %s may stay in %s is not known", live.user, channel)
+                self._end(live, UNSUBSCRIBED_EXPIRED)
+            else:
+                self._again[live.user] = min(since, self._again.get(live.user, since))
             return
         except UnknownChannel:  # its namespace is gone, which ends no subscription
             return
         insecure = conf.current().insecure
         may_stay = may_subscribe(channel, options, live.user, insecure=insecure)
-        if not may_stay and live.subscription.has_joined:  # still
+        if not may_stay:
             logger.info("user %s may subscribe to %s no more", live.user, channel)
-            live.holder.end(live.subscription, UNSUBSCRIBED_BY_SERVER)
+            self._end(live, UNSUBSCRIBED_BY_SERVER)
+
+    @staticmethod
+    def _end(live: Live, unsubscribe: Unsubscribe) -> None:
+        if live.subscription.has_joined:  # still
+            live.holder.end(live.subscription, unsubscribe)
 
     # Time ------------------------------------------------------------------------------------
 
@@ -186,12 +230,38 @@ class AccessWatch:
 
     async def _judge_expired(self, pause_seconds: float) -> None:
         try:
-            async for live in self._live(Change(None)):
-                if not self._engine.rules.is_known(live.user, live.subscription.channel):
-                    await self._judge(live)
+            async for some in self._batches(Change(None)):
+                # Also those whose answer is known: somebody else's question may have brought a no.
+                asked = [each for each in some if not self._is_known(each)]
+                await asyncio.gather(*(self._judge(live, math.inf) for live in some))
+                if asked:
                     await asyncio.sleep(PAUSE_SECONDS)
         finally:
             self._next_walk_at = time.monotonic() + max(WALK_MIN_SECONDS, pause_seconds)
+
+    def _is_known(self, live: Live) -> bool:
+        return self._engine.rules.is_known(live.user, live.subscription.channel)
+
+
+async def _mend_triggers() -> None:
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            made = await _threads().run("triggers", make_missing_triggers)
+    except (DatabaseError, TimeoutError) as error:
+        why = error or "no answer"
+        logger.error("triggers that note changes of access cannot be looked after: %s", why)
+        return
+    if made:
+        logger.error(
+            "triggers that note changes of access were missing, and are made again: %s. "
+            "Did a migration fail?",
+            ", ".join(made),
+        )
+
+
+def _threads() -> threads.Threads:
+    """Return threads that no slow view nor handler keeps busy."""
+    return threads.threads("access", 3)
 
 
 def _is_meant(channel: str, models: Collection[str] | None) -> bool:

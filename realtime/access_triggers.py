@@ -1,7 +1,8 @@
 """Database triggers that note each change of what a user may do, as rows of ``AccessChange``.
 
 On the tables of users, groups and permissions, whatever models a project has for them; made when
-``triggers.py`` makes its own, and for the same reasons. Called by ``apps.py``.
+``triggers.py`` makes its own, and for the same reasons. Called by ``apps.py``. What a failed
+migration took away, ``make_missing_triggers`` brings back.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,17 +11,16 @@ from typing import Any, Final, NamedTuple
 from django.apps import AppConfig
 from django.contrib.auth import get_user_model
 from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
-from django.db import connections, transaction
+from django.db import close_old_connections, connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import truncate_name
-from django.db.models import Field, ManyToManyField, Model
+from django.db.models import ManyToManyField, Model
 
 from realtime.models import AccessChange
 from realtime.triggers import are_there
 
-# What says that a user may do less than before. The time of the last login, which every login
-# writes, does not.
-_USER_FIELDS: Final = ("is_active", "is_staff", "is_superuser", "password")
+# Of a user everything may count, but for what every login writes.
+_IGNORED_FIELD: Final = "last_login"
 _PREFIX: Final = "realtime_access_"
 _FUNCTION: Final = "realtime_note_access_change"
 _NAME_MAX_LENGTH: Final = 63  # of PostgreSQL
@@ -37,13 +37,17 @@ class _Mark(NamedTuple):
 
     Attributes:
         user_column: Whose user it concerns; ``_EVERYBODY`` if that cannot be told.
-        columns: Of an UPDATE that counts only if one of these has another value.
+        ignored_column: Of an UPDATE that counts only if another column than this has another value;
+            None where all count.
     """
 
     table: str
     event: str
     user_column: str
-    columns: tuple[str, ...] = ()
+    ignored_column: str | None = None
+
+
+# Making them -------------------------------------------------------------------------------------
 
 
 def make_access_triggers(sender: AppConfig, *, using: str, **_: Any) -> None:
@@ -53,29 +57,107 @@ def make_access_triggers(sender: AppConfig, *, using: str, **_: Any) -> None:
         NotSupportedError: The database is neither SQLite nor PostgreSQL.
     """
     connection = connections[using]
-    marks = list(_marks())
-    changes = AccessChange._meta.db_table
-    if not marks or not are_there(connection, [changes, *(mark.table for mark in marks)]):
+    marks = _marks(connection)
+    if not marks:
         return
     with transaction.atomic(using=using), connection.cursor() as cursor:
+        _wait_for_turn(connection, cursor)
         _drop(connection, cursor)
-        make = _note_on_sqlite if connection.vendor == "sqlite" else _note_on_postgresql
-        for statement in make(connection, marks):
-            cursor.execute(statement)
-        cursor.execute(_note(connection, "''"))
+        _make(connection, cursor, marks)
+
+
+def missing_triggers(connection: BaseDatabaseWrapper) -> list[str]:
+    """Return the names of the triggers that should be in a database and are not, or are disabled.
+
+    Empty where there can be none, because the tables are not there.
+
+    Raises:
+        django.db.Error: The database did not answer.
+    """
+    return [_name(mark) for mark in _missing(connection)]
+
+
+def make_missing_triggers() -> list[str]:
+    """Make those triggers that are missing, note what they missed, and return their names.
+
+    For threads; with nothing missing it only reads. It never waits long for a lock, so that nobody
+    waits long behind it.
+
+    Raises:
+        django.db.Error: The database did not answer, was busy, or does not let this user do it.
+    """
+    close_old_connections()
+    try:
+        connection = connections[router.db_for_write(AccessChange)]
+        if not _missing(connection):
+            return []
+        with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+            if connection.vendor == "postgresql":
+                cursor.execute("SET LOCAL lock_timeout = '1s'")
+            _wait_for_turn(connection, cursor)
+            marks = _missing(connection)  # another process may have had the same idea
+            _make(connection, cursor, marks)
+        return [_name(mark) for mark in marks]
+    finally:
+        close_old_connections()
 
 
 def drop_access_triggers(
     sender: AppConfig, *, using: str, plan: Sequence[Any] | None = None, **_: Any
 ) -> None:
-    """Let migrations change any table: a trigger would stand in the way of some on SQLite.
+    """Drop the triggers if they would stand in the way of the migrations to come, and only then.
 
-    On the way back to before there was a table of changes, it would stand in the way of users.
+    Should those fail, nothing makes them again but ``make_missing_triggers``.
     """
     connection = connections[using]
-    if plan and connection.vendor in ("sqlite", "postgresql"):
+    if any(_is_hindered(connection, migration) for migration, _ in plan or ()):
         with transaction.atomic(using=using), connection.cursor() as cursor:
             _drop(connection, cursor)
+
+
+def _is_hindered(connection: BaseDatabaseWrapper, migration: Any) -> bool:
+    if connection.vendor not in ("sqlite", "postgresql"):
+        return False
+    changes = AccessChange._meta
+    if migration.app_label == changes.app_label:
+        # A trigger that cannot write its row refuses the change; SQLite renames no table then.
+        return any(
+            operation.references_model(changes.object_name, changes.app_label)
+            for operation in migration.operations
+        )
+    # SQLite drops no column that a trigger names. On PostgreSQL none is named.
+    users = [model._meta.app_label for model, _ in _user_models()]
+    return connection.vendor == "sqlite" and migration.app_label in users
+
+
+def _wait_for_turn(connection: BaseDatabaseWrapper, cursor: Any) -> None:
+    """Have one process at a time make triggers, until its transaction ends.
+
+    The row is what everybody is to know after it: that changes may have been missed. To write is
+    also the turn on SQLite.
+    """
+    if connection.vendor == "postgresql":
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [_FUNCTION])
+    cursor.execute(_note(connection, repr(_EVERYBODY)))
+
+
+def _missing(connection: BaseDatabaseWrapper) -> list[_Mark]:
+    marks = _marks(connection)
+    there = _there(connection) if marks else set()
+    return [mark for mark in marks if (_name(mark), mark.table) not in there]
+
+
+def _there(connection: BaseDatabaseWrapper) -> set[tuple[str, str]]:
+    """Return the names of the triggers that work, each with its table."""
+    query = "SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger'"
+    if connection.vendor == "postgresql":
+        query = (
+            "SELECT tgname, relname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid "
+            "WHERE tgenabled IN ('O', 'A') AND pg_table_is_visible(tgrelid)"
+        )
+    with connection.cursor() as cursor:
+        cursor.execute(query)
+        return set(cursor.fetchall())
 
 
 def _drop(connection: BaseDatabaseWrapper, cursor: Any) -> None:
@@ -90,15 +172,35 @@ def _drop(connection: BaseDatabaseWrapper, cursor: Any) -> None:
         cursor.execute(f"DROP TRIGGER {connection.ops.quote_name(name)}")
 
 
-def _marks() -> Iterator[_Mark]:
-    try:
-        users: type[Model] = get_user_model()._meta.concrete_model or get_user_model()
-    except ImproperlyConfigured:
-        return  # a project without users
-    for table, columns, key in _user_tables(users):
-        if columns:
-            yield _Mark(table, "UPDATE", key, columns)
+def _make(connection: BaseDatabaseWrapper, cursor: Any, marks: Sequence[_Mark]) -> None:
+    make = _note_on_sqlite if connection.vendor == "sqlite" else _note_on_postgresql
+    for statement in make(connection, cursor, marks):
+        cursor.execute(statement)
+
+
+# What is marked ----------------------------------------------------------------------------------
+
+
+def _marks(connection: BaseDatabaseWrapper) -> list[_Mark]:
+    """Return what is to be marked in a database; nothing if it lacks some of the tables."""
+    marks = list(_all_marks())
+    tables = {mark.table: None for mark in marks}  # each once, in this order
+    if not marks or not are_there(connection, [AccessChange._meta.db_table, *tables]):
+        return []
+    if connection.vendor == "postgresql":
+        marks += [_Mark(table, "TRUNCATE", _EVERYBODY) for table in tables]
+    return marks
+
+
+def _all_marks() -> Iterator[_Mark]:
+    models = _user_models()
+    if not models:
+        return
+    for model, key in models:
+        table, ignored = model._meta.db_table, _ignored_column(model)
+        yield _Mark(table, "UPDATE", key, ignored)
         yield _Mark(table, "DELETE", key)
+    users = models[0][0]
     for name in ("groups", "user_permissions"):
         field = _many_to_many(users, name)
         if field is not None:
@@ -108,18 +210,29 @@ def _marks() -> Iterator[_Mark]:
         yield from _marks_of_groups(groups.related_model)
 
 
-def _user_tables(users: type[Model]) -> Iterator[tuple[str, tuple[str, ...], str]]:
-    """Give the tables of a user, which may inherit some, with their watched columns and key."""
-    owners = {users: list[str]()}
-    for name in _USER_FIELDS:
-        try:
-            field = users._meta.get_field(name)
-        except FieldDoesNotExist:
-            continue
-        if isinstance(field, Field) and field.column:
-            owners.setdefault(field.model, []).append(field.column)
-    for owner, columns in owners.items():
-        yield owner._meta.db_table, tuple(columns), owner._meta.pk.column or ""
+def _user_models() -> list[tuple[type[Model], str]]:
+    """Return the models whose tables hold a user, its own first, with the columns of its key.
+
+    A second parent may have a key of its own, which is nobody's name.
+    """
+    try:
+        users: type[Model] = get_user_model()._meta.concrete_model or get_user_model()
+    except ImproperlyConfigured:
+        return []  # a project without users
+    keys = {users: users._meta.pk.column or ""}
+    key: Any = users._meta.pk
+    while key.remote_field is not None and key.remote_field.parent_link:
+        key = key.remote_field.model._meta.pk
+        keys[key.model] = key.column or ""
+    others = [model for model in users._meta.get_parent_list() if model not in keys]
+    return [*keys.items(), *((model, _EVERYBODY) for model in others)]
+
+
+def _ignored_column(model: type[Model]) -> str:
+    for field in model._meta.local_concrete_fields:
+        if field.name == _IGNORED_FIELD:
+            return field.column or ""
+    return ""
 
 
 def _many_to_many(model: type[Model], name: str) -> "ManyToManyField[Any, Any] | None":
@@ -144,55 +257,76 @@ def _marks_of_groups(groups: type[Model]) -> Iterator[_Mark]:
         yield from _marks_of_links(permissions, _EVERYBODY)
 
 
+# Their text --------------------------------------------------------------------------------------
+
+
 def _note(connection: BaseDatabaseWrapper, user: str) -> str:
     quote = connection.ops.quote_name
     table = quote(AccessChange._meta.db_table)
     return f"INSERT INTO {table} ({quote('user')}, {quote('model')}) VALUES ({user}, '')"
 
 
-def _trigger_of(connection: BaseDatabaseWrapper, mark: _Mark) -> str:
-    """Return how a trigger begins: its name, and after what it comes."""
+def _name(mark: _Mark) -> str:
+    return truncate_name(f"{_PREFIX}{mark.table}_{mark.event.lower()}", _NAME_MAX_LENGTH)
+
+
+def _note_on_sqlite(
+    connection: BaseDatabaseWrapper, cursor: Any, marks: Sequence[_Mark]
+) -> Iterator[str]:
     quote = connection.ops.quote_name
-    name = truncate_name(f"{_PREFIX}{mark.table}_{mark.event.lower()}", _NAME_MAX_LENGTH)
-    of = f" OF {', '.join(map(quote, mark.columns))}" if mark.columns else ""
-    return f"CREATE TRIGGER {quote(name)} AFTER {mark.event}{of} ON {quote(mark.table)}"
-
-
-def _condition(connection: BaseDatabaseWrapper, mark: _Mark, *, differs: str) -> str:
-    columns = map(connection.ops.quote_name, mark.columns)
-    changed = " OR ".join(f"OLD.{column} {differs} NEW.{column}" for column in columns)
-    return f"WHEN ({changed})" if changed else ""
-
-
-def _note_on_sqlite(connection: BaseDatabaseWrapper, marks: Sequence[_Mark]) -> Iterator[str]:
     for mark in marks:
-        users = [_EVERYBODY]
+        users = [repr(_EVERYBODY)]
         if mark.user_column:
-            column = connection.ops.quote_name(mark.user_column)
+            column = quote(mark.user_column)
             users = [f"CAST({row}.{column} AS TEXT)" for row in _ROWS[mark.event]]
-        notes = " ".join(f"{_note(connection, user or repr(user))};" for user in users)
-        condition = _condition(connection, mark, differs="IS NOT")
-        yield f"{_trigger_of(connection, mark)} {condition} BEGIN {notes} END"
+        notes = " ".join(f"{_note(connection, user)};" for user in users)
+        name, condition = quote(_name(mark)), _differs_on_sqlite(connection, cursor, mark)
+        yield f"DROP TRIGGER IF EXISTS {name}"  # of a table that has got another name
+        yield (
+            f"CREATE TRIGGER {name} AFTER {mark.event} ON {quote(mark.table)} {condition} "
+            f"BEGIN {notes} END"
+        )
 
 
-def _note_on_postgresql(connection: BaseDatabaseWrapper, marks: Sequence[_Mark]) -> Iterator[str]:
-    old, new = (_note(connection, f"to_jsonb({row}) ->> TG_ARGV[0]") for row in ("OLD", "NEW"))
+def _differs_on_sqlite(connection: BaseDatabaseWrapper, cursor: Any, mark: _Mark) -> str:
+    if mark.ignored_column is None:
+        return ""
+    # The columns that are there: after a migration back, the model has more of them.
+    columns = [
+        connection.ops.quote_name(column.name)
+        for column in connection.introspection.get_table_description(cursor, mark.table)
+        if column.name != mark.ignored_column
+    ]
+    return f"WHEN ({' OR '.join(f'OLD.{each} IS NOT NEW.{each}' for each in columns)})"
+
+
+def _note_on_postgresql(
+    connection: BaseDatabaseWrapper, cursor: Any, marks: Sequence[_Mark]
+) -> Iterator[str]:
+    # No trigger names a column, but as a text: PostgreSQL would change no type of one that is
+    # named, and would drop the trigger with it. A key that has got another name is everybody.
+    old, new = (
+        _note(connection, f"COALESCE(to_jsonb({row}) ->> TG_ARGV[0], '')") for row in ("OLD", "NEW")
+    )
     everybody = _note(connection, repr(_EVERYBODY))
     yield (
-        f"CREATE FUNCTION {_FUNCTION}() RETURNS trigger LANGUAGE plpgsql AS $note$ BEGIN "
+        f"CREATE OR REPLACE FUNCTION {_FUNCTION}() RETURNS trigger LANGUAGE plpgsql "
+        "AS $note$ BEGIN "
         f"IF TG_LEVEL = 'STATEMENT' THEN {everybody}; RETURN NULL; END IF; "
+        "IF TG_NARGS = 2 AND to_jsonb(OLD) - TG_ARGV[1] = to_jsonb(NEW) - TG_ARGV[1] "
+        "THEN RETURN NULL; END IF; "
         f"IF TG_OP <> 'INSERT' THEN {old}; END IF; "
         f"IF TG_OP <> 'DELETE' THEN {new}; END IF; "
         "RETURN NULL; END $note$"
     )
+    quote = connection.ops.quote_name
     for mark in marks:
-        condition = _condition(connection, mark, differs="IS DISTINCT FROM")
-        level = "ROW" if mark.user_column else "STATEMENT"
-        argument = repr(mark.user_column) if mark.user_column else ""
+        arguments = [mark.user_column]
+        if mark.ignored_column is not None:
+            arguments.append(mark.ignored_column)
+        level = "ROW" if mark.user_column or len(arguments) > 1 else "STATEMENT"
         yield (
-            f"{_trigger_of(connection, mark)} FOR EACH {level} {condition} "
-            f"EXECUTE FUNCTION {_FUNCTION}({argument})"
+            f"CREATE OR REPLACE TRIGGER {quote(_name(mark))} AFTER {mark.event} "
+            f"ON {quote(mark.table)} FOR EACH {level} "
+            f"EXECUTE FUNCTION {_FUNCTION}({', '.join(map(repr, arguments))})"
         )
-    for table in {mark.table for mark in marks}:
-        trigger = _trigger_of(connection, _Mark(table, "TRUNCATE", _EVERYBODY))
-        yield f"{trigger} FOR EACH STATEMENT EXECUTE FUNCTION {_FUNCTION}()"

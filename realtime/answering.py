@@ -8,15 +8,14 @@ apart: they come after whoever decides, and add to what is allowed already.
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
-from asgiref.sync import sync_to_async
-from django.core.exceptions import ImproperlyConfigured, ValidationError
-from django.db import close_old_connections
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import autodiscover_modules
 from msgspec import Raw
 
-from realtime import hooks
+from realtime import accounts, conf, hooks, threads
 from realtime.channel_patterns import ChannelPattern
 from realtime.hooks import Answerer, Kind
 from realtime.protocol.messages import ABSENT
@@ -48,24 +47,18 @@ class Connection:
     async def auser(self) -> Any:
         """Return the Django user, an ``AnonymousUser`` where there is no such active one."""
         if self._django_user is None:
-            load = sync_to_async(_django_user, thread_sensitive=False)
-            self._django_user = await load(self.user)
+            count = conf.current().sync_handler_threads
+            pool = threads.threads("handler", count)
+            found = await pool.run(self.user or self.client, partial(_account, self.user))
+            self._django_user = found
         return self._django_user
 
 
-def _django_user(user: str) -> Any:
+def _account(user: str) -> Any:
     # Here, because importing this module comes before the models.
-    from django.contrib.auth import get_user_model
     from django.contrib.auth.models import AnonymousUser
 
-    close_old_connections()
-    try:
-        found = get_user_model()._default_manager.get(pk=user) if user else None
-    except (get_user_model().DoesNotExist, ValueError, OverflowError, ValidationError):
-        found = None
-    finally:
-        close_old_connections()
-    return found if found is not None and found.is_active else AnonymousUser()
+    return accounts.find(user) or AnonymousUser()
 
 
 # What there is -------------------------------------------------------------------------------

@@ -87,8 +87,10 @@ async def rpc_result(session: Session, answerer: Answerer, request: Request) -> 
         return RPCResult()
     if not isinstance(answer, Raw):
         raise _wrong(answerer, answer)
-    if len(bytes(answer)) > conf.current().queue_max_bytes // 2:
-        raise CallFailed(f"a result of {len(bytes(answer))} bytes")
+    size = len(bytes(answer))
+    if size > conf.current().queue_max_bytes // 2:
+        logger.warning("%s: its result of %d bytes was too large to be sent", answerer.label, size)
+        raise CallFailed(f"a result of {size} bytes")
     return RPCResult(answer if bytes(answer) else ABSENT)
 
 
@@ -156,11 +158,11 @@ def asks_at_subscribe(session: Session, request: SubscribeRequest) -> bool:
     return (
         hooks.find(Kind.SUBSCRIBE, channel, session.instance.parts) is not None
         or bool(answering.registry.on_subscribe(channel))
-        or (not request.token and _asks_rule(session, channel))
+        or (not request.token and asks_rule(session, channel))
     )
 
 
-def _asks_rule(session: Session, channel: str) -> bool:
+def asks_rule(session: Session, channel: str) -> bool:
     """Tell whether a channel rule is to be asked, which may take a while."""
     if rules.find(channel) is None:
         return False
@@ -212,7 +214,7 @@ def asks_at_publish(session: Session, channel: str) -> bool:
     return (
         who_decides_publish(session, channel) is not None
         or bool(answering.registry.on_publish(channel))
-        or _asks_rule(session, channel)
+        or asks_rule(session, channel)
     )
 
 

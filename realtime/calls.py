@@ -7,12 +7,8 @@ business of whoever asks.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from collections.abc import Coroutine
 from typing import Any, Final, Protocol
-
-from django.db import close_old_connections
 
 from realtime import conf
 from realtime.hooks import Answer, Answerer, CallFailed, Request
@@ -23,6 +19,8 @@ from realtime.tasks import TaskOwner
 logger = logging.getLogger(__name__)
 
 FAREWELL_SECONDS: Final = 3.0  # for who is told that a connection has ended
+FAREWELLS_MAX: Final = 100  # at once; thousands may leave in one moment
+FAREWELLS_SECONDS: Final = 10.0  # for all that are left when the instance ends
 
 
 class Calls:
@@ -31,6 +29,7 @@ class Calls:
     def __init__(self) -> None:
         self._count = 0
         self._farewells: set[asyncio.Task[None]] = set()
+        self._farewell_turns = asyncio.Semaphore(FAREWELLS_MAX)
 
     async def ask(self, answerer: Answerer, request: Request) -> Answer:
         """Return an answer, of the answerer's kind.
@@ -44,16 +43,11 @@ class Calls:
         """
         if self._count >= conf.current().calls_max:
             raise TooManyRequests
-        task = asyncio.current_task()
-        assert task is not None
-        name = task.get_name()
-        task.set_name(answerer.label)
         self._count += 1
         try:
             return await _ask(answerer, request)
         finally:
             self._count -= 1
-            task.set_name(name)
 
     def say_farewell(self, answerer: Answerer, request: Request) -> None:
         """Tell somebody that a connection has ended; nothing waits for it, nor for its outcome."""
@@ -63,35 +57,62 @@ class Calls:
 
     async def _tell(self, answerer: Answerer, request: Request) -> None:
         try:
-            await self.ask(answerer, request)
+            async with self._farewell_turns:
+                await _ask(answerer, request)
         except (ProtocolError, Disconnected) as error:
             logger.debug("%s: %s", answerer.label, error)
 
     async def until_told(self) -> None:
-        """Wait for the farewells that are under way; each has its deadline."""
+        """Wait for the farewells, for ten seconds at most."""
         if self._farewells:
-            await asyncio.wait(list(self._farewells))
+            await asyncio.wait(list(self._farewells), timeout=FAREWELLS_SECONDS)
 
     async def close(self) -> None:
         """End them."""
-        for task in self._farewells:
-            task.cancel()
-        await self.until_told()
+        if self._farewells:
+            logger.warning("%d ends of connections were told to nobody", len(self._farewells))
+            for task in self._farewells:
+                task.cancel()
+            await asyncio.wait(list(self._farewells))
 
 
 async def _ask(answerer: Answerer, request: Request) -> Answer:
+    task = asyncio.current_task()
+    assert task is not None
+    name = task.get_name()
+    task.set_name(answerer.label)
+    try:
+        return await _answered(answerer, request)
+    finally:
+        task.set_name(name)
+
+
+async def _answered(answerer: Answerer, request: Request) -> Answer:
     deadline = asyncio.timeout(answerer.timeout_seconds)
     try:
         async with deadline:
             return await answerer.ask(request)
     except (ProtocolError, Disconnected):
         raise
-    except Exception as error:
-        if isinstance(error, TimeoutError) and deadline.expired():
+    except asyncio.CancelledError as error:
+        if _is_cancelled():
+            raise  # nobody waits for it any more
+        failure: BaseException = error  # of something that the answerer has waited for
+    except TimeoutError as error:
+        if deadline.expired():
             logger.warning("%s took longer than %g s", answerer.label, answerer.timeout_seconds)
             raise CallFailed("no answer in time") from error
-        logger.exception("%s failed", answerer.label, extra={"client": request.peer.client})
-        raise InternalError from error
+        failure = error
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # the last two end the event loop
+        failure = error
+    extra = {"client": request.peer.client}
+    logger.error("%s failed", answerer.label, exc_info=failure, extra=extra)
+    raise InternalError from failure
+
+
+def _is_cancelled() -> bool:
+    running = asyncio.current_task()
+    return running is not None and running.cancelling() > 0
 
 
 class ConnectionCalls:
@@ -100,8 +121,8 @@ class ConnectionCalls:
     Attributes:
         connecting: The connect under way, None if it asks nobody.
         subscribing: The subscribes under way that ask somebody, by channel.
-        publishing: The last publication under way that asks somebody. The next one waits for it,
-            so that they keep their order.
+        publishing: The last publication under way that asks somebody, by channel. The next one
+            there waits for it, so that they keep their order.
     """
 
     __slots__ = (
@@ -123,7 +144,7 @@ class ConnectionCalls:
         self._pending: set[asyncio.Task[None]] = set()
         self.connecting: asyncio.Task[None] | None = None
         self.subscribing: dict[str, asyncio.Task[None]] = {}
-        self.publishing: asyncio.Task[None] | None = None
+        self.publishing: dict[str, asyncio.Task[None]] = {}
 
     @property
     def is_full(self) -> bool:
@@ -158,10 +179,9 @@ class ConnectionCalls:
         self._pending.discard(task)
         if self.connecting is task:
             self.connecting = None
-        if self.publishing is task:
-            self.publishing = None
-        for channel in [name for name, each in self.subscribing.items() if each is task]:
-            del self.subscribing[channel]
+        for under_way in (self.subscribing, self.publishing):
+            for channel in [name for name, each in under_way.items() if each is task]:
+                del under_way[channel]
         if not (self._rpcs or self._hooks) and self._holder.calls is self:
             self._holder.calls = None
 
@@ -198,40 +218,3 @@ def ongoing(holder: Holder, tasks: TaskOwner) -> ConnectionCalls:
     if holder.calls is None:
         holder.calls = ConnectionCalls(holder, tasks)
     return holder.calls
-
-
-# Threads -----------------------------------------------------------------------------------------
-
-_threads: ThreadPoolExecutor | None = None
-
-
-async def run_in_thread(function: Callable[..., Any], /, *args: Any, **named: Any) -> Any:
-    """Return what a function returns that may block, such as one that asks the database.
-
-    In one of ``sync_handler_threads``; while all are taken it waits. A function that has begun
-    goes on to its end, whatever becomes of who asked.
-    """
-    global _threads
-    if _threads is None:
-        count = conf.current().sync_handler_threads
-        _threads = ThreadPoolExecutor(count, thread_name_prefix="handler")
-    context = copy_context()
-
-    def run() -> Any:
-        close_old_connections()
-        try:
-            return context.run(function, *args, **named)
-        except StopIteration as error:  # which no future takes: who waits would wait for ever
-            raise RuntimeError("a StopIteration") from error
-        finally:
-            close_old_connections()
-
-    return await asyncio.get_running_loop().run_in_executor(_threads, run)
-
-
-def close_threads() -> None:
-    """Begin nothing more in the threads; those that are at work end by themselves."""
-    global _threads
-    if _threads is not None:
-        _threads.shutdown(wait=False, cancel_futures=True)
-        _threads = None

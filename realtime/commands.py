@@ -62,7 +62,7 @@ async def _begin(session: Session, command: Command) -> None:
     """Handle a command in its turn, or start it to run beside those that come after it.
 
     A connect that asks somebody is waited for by every other command; a subscribe by those of its
-    channel. Publications that somebody is asked about keep their order.
+    channel. Publications to a channel that somebody is asked about keep their order.
     """
     name = _known(command)[0] if command.id else ""
     if session.calls is not None:
@@ -97,9 +97,10 @@ def _asks(session: Session, name: str, command: Command) -> bool:
     if command.subscribe is not None and name == "subscribe":
         return asking.asks_at_subscribe(session, command.subscribe)
     if command.publish is not None and name == "publish":
-        is_behind = session.calls is not None and session.calls.publishing is not None
-        return is_behind or asking.asks_at_publish(session, command.publish.channel or "")
-    return False
+        channel = command.publish.channel or ""
+        is_behind = session.calls is not None and channel in session.calls.publishing
+        return is_behind or asking.asks_at_publish(session, channel)
+    return name in _READING and asking.asks_rule(session, getattr(command, name).channel or "")
 
 
 async def _start_asking(session: Session, name: str, command: Command) -> None:
@@ -108,29 +109,32 @@ async def _start_asking(session: Session, name: str, command: Command) -> None:
         if session.outbox.closed_with is not None:
             return
     calls = ongoing(session, session.instance.tasks)
-    ahead = calls.publishing
-
-    async def run() -> None:
-        try:
-            if name == "connect":
-                async with session.lock:
-                    await _handle(session, command)
-            elif name == "subscribe":
-                await _handle(session, command, subscription_commands.subscribe_beside)
-            else:
-                if ahead is not None:
-                    await asyncio.wait([ahead])
-                await _handle(session, command)
-        except Disconnected as outcome:
-            _end(session, outcome)
-
-    task = calls.start_hook(run(), name)
+    channel = getattr(getattr(command, name), "channel", None) or ""
+    ahead = calls.publishing.get(channel) if name == "publish" else None
+    task = calls.start_hook(_handle_asking(session, name, command, ahead), name)
     if name == "connect":
         calls.connecting = task
     elif name == "subscribe":
-        calls.subscribing[_changed_channel(name, command) or ""] = task
-    else:
-        calls.publishing = task
+        calls.subscribing[channel] = task
+    elif name == "publish":
+        calls.publishing[channel] = task
+
+
+async def _handle_asking(
+    session: Session, name: str, command: Command, ahead: asyncio.Task[None] | None
+) -> None:
+    try:
+        if name == "connect":
+            async with session.lock:
+                await _handle(session, command)
+        elif name == "subscribe":
+            await _handle(session, command, subscription_commands.subscribe_beside)
+        else:
+            if ahead is not None:
+                await asyncio.wait([ahead])
+            await _handle(session, command)
+    except Disconnected as outcome:
+        _end(session, outcome)
 
 
 async def _start_beside(session: Session, command: Command, places: asyncio.Semaphore) -> None:
@@ -234,7 +238,8 @@ _HANDLERS: Final[dict[str, _Handler]] = {
     "sub_refresh": subscription_commands.sub_refresh,
 }
 
-_CHANGING_NOTHING_HERE: Final = {"publish", "presence", "presence_stats", "history"}
+_READING: Final = {"presence", "presence_stats", "history"}
+_CHANGING_NOTHING_HERE: Final = {"publish", *_READING}
 
 
 def _known(command: Command) -> tuple[str, _Handler]:

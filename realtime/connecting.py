@@ -104,16 +104,25 @@ async def _admission(session: Session, request: ConnectRequest) -> _Admission:
     claims = await _credentials(session, request) if answer is None else _claims_of(answer)
     grants, by_token = _grants(session, claims), bool(request.token)
     _check_limits(session, claims, grants, by_token=by_token)
-    if claims.expire_at and claims.expire_at <= time.time():
-        raise Expired
-    data = await asking.welcome(session, request, claims)
-    # Once more, because others may have come in meanwhile. Nothing is awaited from here on.
+    _refuse_expired(claims)
+    with session.instance.connections.arriving(claims.user, session):
+        data = await asking.welcome(session, request, claims)
+    # Once more, because time has gone by and others may have come in. Nothing is awaited from here
+    # on until it can be found.
+    if session.outbox.closed_with is not None:
+        raise Disconnected(session.outbox.closed_with, "told to go before it was let in")
     _check_limits(session, claims, grants, by_token=by_token)
+    _refuse_expired(claims)
     if answer is not None and is_absent(data):
         data = answer.data or ABSENT
     # Source: Centrifugo refresh proxy: where there is one, no client brings new tokens.
     is_server_refreshed = hooks.find(Kind.REFRESH, "", session.instance.parts) is not None
     return _Admission(claims, grants, data, is_server_refreshed)
+
+
+def _refuse_expired(claims: ConnectionClaims) -> None:
+    if claims.expire_at and claims.expire_at <= time.time():
+        raise Expired
 
 
 async def _credentials(session: Session, request: ConnectRequest) -> ConnectionClaims:
@@ -217,8 +226,7 @@ async def refresh(session: Session, command: Command) -> Reply:
         raise Disconnected(CONNECTION_EXPIRED, "refreshed with an expired token") from error
     if claims.user != session.user:
         raise Disconnected(INVALID_TOKEN, "refreshed with another user's token")
-    if claims.expire_at and claims.expire_at <= time.time():
-        raise Expired
+    _refuse_expired(claims)
     if claims.subs.keys() != session.token_channels:
         # The client comes back with its new token, and is subscribed to what that says.
         raise Disconnected(INSUFFICIENT_STATE, "refreshed with a token of other channels")

@@ -6,6 +6,7 @@ Owned by the instance. What a connection does at its turn is the session's.
 import asyncio
 import heapq
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final, Protocol
 
 from msgspec import Raw
@@ -97,6 +98,7 @@ class ConnectionTable:
         self._open: dict[str, Connection] = {}
         self._by_client: dict[str, Connection] = {}
         self._by_user: UserIndex[Connection] = UserIndex()
+        self._arriving: dict[str, dict[Connection, None]] = {}
         self._timers: list[tuple[float, str]] = []
         self.is_empty = asyncio.Event()
         self.is_empty.set()
@@ -117,6 +119,32 @@ class ConnectionTable:
         """Take in a connection that was just accepted."""
         self._open[connection.client] = connection
         self.is_empty.clear()
+
+    @contextmanager
+    def arriving(self, user: str, connection: Connection) -> Iterator[None]:
+        """Let a connection be told to go while others are asked whether it may come in."""
+        waiting = self._arriving.setdefault(user, {})
+        waiting[connection] = None
+        try:
+            yield
+        finally:
+            del waiting[connection]
+            if not waiting:
+                self._arriving.pop(user, None)
+
+    def find_arriving(
+        self, user: str | None, *, client: str = "", whitelist: Sequence[str] = ()
+    ) -> list[Connection]:
+        """Return those of a user, or without one that of ``client``, that are about to come in."""
+        if user is None:
+            arriving = [each for waiting in self._arriving.values() for each in waiting if client]
+        else:
+            arriving = list(self._arriving.get(user, ()))
+        return [
+            each
+            for each in arriving
+            if (not client or each.client == client) and each.client not in whitelist
+        ]
 
     def identify(self, connection: Connection) -> None:
         """Let a connection be found: it has said who it is."""

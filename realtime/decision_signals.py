@@ -4,24 +4,26 @@ Connected where a rule is registered and when the application is ready. Only wri
 every instance reads (``access.py``): the process that hears a signal may run no instance.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
-from django.conf import settings
 from django.contrib.auth.signals import user_logged_out
 from django.db import router, transaction
 from django.db.models import Model
-from django.db.models.signals import m2m_changed, post_delete, post_save
+from django.db.models.signals import class_prepared, m2m_changed, post_delete, post_save
 
 from realtime.models import AccessChange
 
-_watched: dict[object, str] = {}  # by what a signal is sent by, the name of the model
+# By a model, or one whose rows are links of it, the names of the models that rules watch.
+_watched: dict[type[Model], set[str]] = {}
 
 
 def forget_decisions(user: str = "", *, model: type[Model] | None = None) -> None:
     """Have rules asked again, on every instance: live subscriptions too, which may end by it.
 
-    For what no signal and no trigger tells of, such as ``QuerySet.update()`` of objects that a
-    rule watches. Within a transaction it holds once that is committed.
+    For what no signal and no trigger tells of, such as ``update``, ``bulk_create`` and
+    ``bulk_update`` of objects that a rule watches. Within a transaction it holds once that is
+    committed.
 
     Args:
         user: Only what was decided for this one, by primary key; empty is everybody.
@@ -32,18 +34,49 @@ def forget_decisions(user: str = "", *, model: type[Model] | None = None) -> Non
 
 def name_of(model: type[Model]) -> str:
     """Return what a model is called in a row."""
-    return model._meta.concrete_model._meta.label if model._meta.concrete_model else ""
+    return _concrete(model)._meta.label
 
 
 def watch(model: type[Model]) -> None:
-    """Have each change of an object, or of its many-to-many relations, noted."""
-    links = [field.remote_field.through for field in model._meta.many_to_many]
-    for sender in (model, *links):
-        _watched[sender] = name_of(model)
-    for signal in (post_save, post_delete):
-        signal.connect(_changed, sender=model, dispatch_uid="realtime watches")
-    for through in links:
-        m2m_changed.connect(_related, sender=through, dispatch_uid="realtime watches")
+    """Have each change of an object, or of its many-to-many relations, noted.
+
+    Whichever model it is made with: a proxy, one that inherits from it, or one that it inherits
+    from. Each is connected to, because who listens to all senders makes all deletes slow.
+    """
+    links = [field.remote_field.through or model for field in model._meta.many_to_many]
+    for each in (model, *links):
+        _watched.setdefault(_concrete(each), set()).add(name_of(model))
+    for link in links:
+        m2m_changed.connect(_related, sender=link, dispatch_uid="realtime watches")
+    for sender in model._meta.apps.get_models():
+        _listen_to(sender)
+    # Such as proxies in an admin.py, which may be imported later.
+    class_prepared.connect(_listen_to, dispatch_uid="realtime watches")
+
+
+def _listen_to(sender: type[Model], **_: Any) -> None:
+    if _names(sender):
+        for signal in (post_save, post_delete):
+            signal.connect(_changed, sender=sender, dispatch_uid="realtime watches")
+
+
+def _names(sender: type[Model]) -> set[str]:
+    """Return the watched models that an object of this one belongs to, or is a link of."""
+    return {
+        name
+        for model, names in _watched.items()
+        if model in _line(sender) or _concrete(sender) in _line(model)
+        for name in names
+    }
+
+
+def _line(model: type[Model]) -> set[type[Model]]:
+    """Return a model and what it inherits tables from."""
+    return {_concrete(model), *_concrete(model)._meta.get_parent_list()}
+
+
+def _concrete(model: type[Model]) -> type[Model]:
+    return model._meta.concrete_model or model
 
 
 def watch_sign_outs() -> None:
@@ -52,21 +85,16 @@ def watch_sign_outs() -> None:
 
 
 def _changed(
-    sender: type[Model],
-    instance: Model,
-    using: str,
-    update_fields: frozenset[str] | None = None,
-    **_: Any,
+    sender: type[Model], using: str, update_fields: frozenset[str] | None = None, **_: Any
 ) -> None:
     if update_fields is not None and set(update_fields) == {"last_login"}:  # which logins write
         return
-    is_user = sender._meta.label == settings.AUTH_USER_MODEL
-    _note(str(instance.pk) if is_user else "", _watched[sender], using)
+    _note(_names(sender), using)
 
 
 def _related(sender: type[Model], action: str, using: str, **_: Any) -> None:
     if action.startswith("post_"):
-        _note("", _watched[sender], using)
+        _note(_names(sender), using)
 
 
 def _signed_out(sender: object, user: Model | None, **_: Any) -> None:
@@ -74,9 +102,11 @@ def _signed_out(sender: object, user: Model | None, **_: Any) -> None:
         AccessChange.objects.create(user=str(user.pk))
 
 
-def _note(user: str, model: str, using: str) -> None:
-    change = AccessChange(user=user, model=model)
-    if using == router.db_for_write(AccessChange):
-        change.save(using=using)  # in the change's own transaction: both are seen, or neither
-    else:
-        transaction.on_commit(change.save, using=using)
+def _note(models: Iterable[str], using: str) -> None:
+    """Note a change for everybody: what one may do may depend on any object, even another user."""
+    for model in models:
+        change = AccessChange(model=model)
+        if using == router.db_for_write(AccessChange):
+            change.save(using=using)  # in the change's own transaction: both are seen, or neither
+        else:
+            transaction.on_commit(change.save, using=using)

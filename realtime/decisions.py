@@ -14,17 +14,14 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from django.contrib.auth import get_user_model
 from django.core.exceptions import (
     ObjectDoesNotExist,
     PermissionDenied,
-    ValidationError,
 )
 from django.db import InterfaceError, OperationalError
 from django.http import Http404
 
-from realtime import conf, rules
-from realtime.calls import run_in_thread
+from realtime import accounts, conf, rules, threads
 from realtime.protocol import errors
 from realtime.protocol.errors import InternalError
 from realtime.rules import NOTHING, READING, Allow, Match, Rule
@@ -32,11 +29,12 @@ from realtime.snapshot import ChannelOptions
 
 logger = logging.getLogger(__name__)
 
-DECISIONS_MAX: Final = 10_000
+DECISIONS_MAX: Final = 50_000
 RULE_SECONDS: Final = 2.0
 # So that a burst of subscribes is answered late rather than not; those that wait are no work.
 TURN_SECONDS: Final = 10.0
-THREADS_MAX: Final = 4  # of all that handlers have
+# Its own, and not those of handlers: these may be slow, and access is lost all the same.
+THREADS_MAX: Final = 4
 _NO = (PermissionDenied, errors.PermissionDenied, ObjectDoesNotExist, Http404)
 _NOT_AT_ALL = (OperationalError, InterfaceError, TimeoutError)
 
@@ -61,7 +59,6 @@ class Decisions:
         self._kept: OrderedDict[Key, _Decision] = OrderedDict()
         self._asking: dict[Key, asyncio.Task[Allow]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._turns = asyncio.Semaphore(THREADS_MAX)
         self.users: set[str] = set()
 
     async def options_for(self, user: str, channel: str, options: ChannelOptions) -> ChannelOptions:
@@ -172,28 +169,29 @@ class Decisions:
         except _NOT_AT_ALL as error:
             logger.warning("%s gave no answer: %s", rule.label, error or "not in time")
             raise InternalError("a channel rule gave no answer") from error
-        except Exception:
+        except (Exception, SystemExit, KeyboardInterrupt):  # the last two would end the event loop
             logger.exception("%s failed", rule.label)
         return NOTHING
 
     async def _verdict(self, user: str, channel: str, match: Match) -> object:
         if not match.rule.is_async:
-            verdict = await self._in_thread(partial(_ask, user, channel, match))
-        elif (found := await self._in_thread(partial(_user, user))) is None:
+            verdict = await self._in_thread(user, partial(_ask, user, channel, match))
+        elif (found := await self._in_thread(user, partial(accounts.find, user))) is None:
             verdict = False
         else:
             verdict = _call(match, found, channel)
         if inspect.isawaitable(verdict):
-            async with asyncio.timeout(RULE_SECONDS):
+            async with (
+                asyncio.timeout(RULE_SECONDS),
+                threads.lanes("rule orm", THREADS_MAX).chosen(),
+            ):
                 verdict = await verdict
         return verdict
 
-    async def _in_thread(self, function: Callable[[], Any]) -> Any:
+    async def _in_thread(self, user: str, function: Callable[[], Any]) -> Any:
+        pool = threads.threads("rule", THREADS_MAX)
         async with asyncio.timeout(TURN_SECONDS):
-            await self._turns.acquire()
-        job = self._spawn(run_in_thread(function), "channel rule in a thread")
-        # A thread cannot be ended: it has its place until it ends by itself.
-        job.add_done_callback(lambda _: self._turns.release())
+            job = await pool.begin(user, function)
         done, _ = await asyncio.wait([job], timeout=RULE_SECONDS)
         if not done:
             job.add_done_callback(_ignore)
@@ -212,7 +210,7 @@ def _is_cancelled() -> bool:
     return running is not None and running.cancelling() > 0
 
 
-def _ignore(job: asyncio.Task[Any]) -> None:
+def _ignore(job: "asyncio.Future[Any]") -> None:
     if not job.cancelled():
         job.exception()  # seen, and of no use any more
 
@@ -229,32 +227,10 @@ def _allow(verdict: object) -> Allow:
 
 
 def _ask(user: str, channel: str, match: Match) -> object:
-    found = _user(user)
+    found = accounts.find(user)
     return found is not None and _call(match, found, channel)
 
 
 def _call(match: Match, user: object, channel: str) -> object:
     given = {**match.fields, "user": user, "channel": channel}
-    try:
-        return match.rule.function(**{name: given[name] for name in match.rule.wanted})
-    except StopIteration as error:  # which no future takes: who waits for it would wait for ever
-        raise RuntimeError("a StopIteration") from error
-
-
-def _user(user: str) -> object | None:
-    """Return Django's user of an id, None if there is no active one."""
-    users = get_user_model()
-    if not user:
-        # Not imported above: a project without users has no such model.
-        from django.contrib.auth.models import AnonymousUser
-
-        return AnonymousUser()
-    try:
-        key = users._meta.pk.to_python(user)
-    except ValidationError:
-        return None
-    # "07" is not 7's own name: what becomes of 7 is told of by "7".
-    if str(key) != user or "\0" in user:
-        return None
-    found = users._default_manager.filter(pk=key).first()
-    return found if found is not None and found.is_active else None
+    return match.rule.function(**{name: given[name] for name in match.rule.wanted})

@@ -8,22 +8,23 @@ Written in ``realtime_handlers.py`` of any installed app, with the decorators he
 The parameters are what the client gives, checked as they are annotated; one annotated
 ``Connection`` gets who asks. A handler refuses with ``hooks.ApplicationError``, with any of
 ``protocol.errors`` or Django's ``PermissionDenied``, and ends a connection with ``Disconnected``.
-A function without ``async`` runs in a thread of a small pool.
+A function without ``async`` runs in a thread of a small pool, and so does the ORM of one with it.
 """
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import msgspec
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from msgspec import Raw
 
-from realtime import answering
+from realtime import answering, conf, threads
 from realtime.answering import ChannelHook
 from realtime.answering import Connection as Connection  # part of what handlers are written with
 from realtime.arguments import Parameters
-from realtime.calls import FAREWELL_SECONDS, run_in_thread
+from realtime.calls import FAREWELL_SECONDS
 from realtime.channel_patterns import ChannelPattern, Field
 from realtime.hooks import Answerer, Peer, Request
 from realtime.protocol import codec, errors
@@ -120,11 +121,18 @@ def _caller(function: Callable[..., Any], label: str) -> _Call:
     async def call(parameters: Parameters, peer: Peer, arguments: dict[str, Any]) -> Raw:
         connection = Connection(peer.client, peer.user, peer.info, peer.meta, peer.headers)
         arguments.update(dict.fromkeys(parameters.own, connection))
+        count = conf.current().sync_handler_threads
         try:
             if is_async:
-                result = await function(**arguments)
+                async with threads.lanes("handler orm", count).chosen():
+                    result = await function(**arguments)
             else:
-                result = await run_in_thread(function, **arguments)
+                whole = partial(function, **arguments)
+                result = await threads.threads("handler", count).run(
+                    peer.user or peer.client, whole
+                )
+                if inspect.isawaitable(result):  # what an async function is behind a decorator
+                    result = await result
         except PermissionDenied as error:
             raise errors.PermissionDenied(str(error)) from error
         return _encoded(result)

@@ -15,11 +15,11 @@ from channels.layers import get_channel_layer
 from django.db import Error as DatabaseError
 from django.db import close_old_connections
 
-from realtime import answering, conf, demo, hooks, registry, snapshot
+from realtime import answering, conf, demo, hooks, registry, snapshot, threads
 from realtime.access import AccessWatch
 from realtime.broker.broker import Broker
 from realtime.broker.reads import SharedReads
-from realtime.calls import Calls, close_threads
+from realtime.calls import Calls
 from realtime.connections import ConnectionTable
 from realtime.control import ControlReader
 from realtime.decisions import Decisions
@@ -160,7 +160,7 @@ class Instance:
         await self.tasks.close()
         await self.calls.close()
         await self.rules.close()
-        close_threads()
+        threads.close()
         await self.layer.flush()
         await self.token_verifier.close()
         await self.servers.close()

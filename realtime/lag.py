@@ -19,8 +19,8 @@ from realtime import metrics
 
 logger = logging.getLogger(__name__)
 
-BEAT_SECONDS: Final = 0.04
-# A block begins up to a beat before it shows: with this, those of 120 ms are seen for certain, and
+BEAT_SECONDS: Final = 0.02
+# A block begins up to a beat before it shows: with this, those of 100 ms are seen for certain, and
 # none of less than 80.
 BLOCKED_SECONDS: Final = 0.08
 _SUSPICIOUS_SECONDS: Final = 0.02

@@ -174,7 +174,8 @@ def expires_soonest_seconds() -> float | None:
 def applied(allow: Allow, options: ChannelOptions) -> ChannelOptions:
     """Return a channel's options with what a rule allows instead of what its namespace does.
 
-    Private and user-limited channels keep their own rules, as ``permissions.py`` has them.
+    Who may not read the history recovers nothing either, which is the same publications. Private
+    and user-limited channels keep their own rules, as ``permissions.py`` has them.
     """
     return replace(
         options,
@@ -189,4 +190,6 @@ def applied(allow: Allow, options: ChannelOptions) -> ChannelOptions:
         allow_presence_for_client=allow.presence,
         allow_presence_for_subscriber=allow.presence,
         allow_presence_for_anonymous=allow.presence,
+        allow_recovery=options.allow_recovery and allow.history,
+        force_recovery=options.force_recovery and allow.history,
     )

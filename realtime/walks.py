@@ -93,6 +93,10 @@ class Walks:
         meant = self._connections.find(
             command.user, client=command.client, session=command.session, whitelist=kept
         )
+        if isinstance(command, DisconnectCommand) and not command.session:
+            meant += self._connections.find_arriving(
+                command.user, client=command.client, whitelist=kept
+            )
         if not self._orders and len(meant) <= OBEYED_AT_ONCE:
             for connection in meant:
                 _do(command, connection)

@@ -18,7 +18,8 @@ from tests.support.servers import token
 pytestmark = pytest.mark.end_to_end
 
 CALL_LIMIT = 16
-THREADS = 3
+THREADS = 6
+SHARE = THREADS // 2  # of one user
 BLOCKED_SECONDS = 0.3
 
 
@@ -281,16 +282,17 @@ async def test_calls_leave_no_task_behind(connect, gate) -> None:
 async def test_sync_handlers_wait_in_so_many_threads_and_nobody_waits_for_them(
     pair, connect, gate
 ) -> None:
-    client, other = await connect(), await connect()
-    slow = await asked(client, "gate.wait_in_a_thread", THREADS + 2, gate=gate)
-    await waiting(other, gate, THREADS)
+    client, other = await connect(), await connect(user="eve")
+    slow = await asked(client, "gate.wait_in_a_thread", SHARE + 2, gate=gate)
+    await waiting(other, gate, SHARE)
 
     assert await ask(client, "sum", a=1) == 1
-    assert (await ask(other, "gate.counts", gate=gate))["most"] == THREADS
+    assert await ask(other, "users") == ["ada"]  # a sync one too
+    assert (await ask(other, "gate.counts", gate=gate))["most"] == SHARE
 
     await ask(client, "gate.open", gate=gate)
     answers = await asyncio.gather(*(client.reply(number) for number in slow))
-    assert answers == [{"data": {"gate": gate, "is_main": False}}] * (THREADS + 2)
+    assert answers == [{"data": {"gate": gate, "is_main": False}}] * (SHARE + 2)
 
 
 async def test_a_sync_handler_may_ask_the_database(connect, sdk) -> None:

@@ -107,6 +107,20 @@ def wait_in_a_thread(gate: str) -> dict[str, Any]:
     return {"gate": gate, "is_main": threading.current_thread() is threading.main_thread()}
 
 
+_hanging: list[float] = []
+
+
+@rpc("hang", timeout_seconds=100)
+def hang(seconds: float) -> None:
+    _hanging.append(seconds)
+    time.sleep(seconds)  # a thread that nobody can end
+
+
+@rpc("hanging")
+async def hanging() -> int:
+    return len(_hanging)
+
+
 @rpc("gate.open")
 async def open_gate(gate: str) -> None:
     gates[gate].open()

@@ -14,6 +14,7 @@ from tests.support.servers import REPOSITORY
 # Constraints, JSON, case, triggers and what a transaction sees: not the same in both.
 MODULES = [
     "tests/realtime/test_access.py",
+    "tests/realtime/test_access_triggers.py",
     "tests/realtime/test_models.py",
     "tests/realtime/test_snapshot.py",
     "tests/realtime/test_admin.py",

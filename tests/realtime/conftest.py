@@ -9,9 +9,8 @@ import pytest
 from channels.layers import get_channel_layer
 from django.db.models.signals import m2m_changed, post_delete, post_save
 
-from realtime import answering, hooks, instance
+from realtime import answering, hooks, instance, threads
 from realtime.broker.broker import Broker
-from realtime.calls import close_threads
 from realtime.instance import Instance
 from realtime.layers import LoopLayer
 from realtime.presence import Presence
@@ -142,7 +141,7 @@ async def engine(
         DEMO=False,
     )
     monkeypatch.setattr("realtime.snapshot.load_if_changed", lambda known: SNAPSHOT)
-    close_threads()  # those of tests that run no instance have connections to the database
+    threads.close()  # those of tests that run no instance have connections to the database
     running = await instance.ensure_started()
     await running.load_snapshot()
     await until(lambda: running.hears_control)

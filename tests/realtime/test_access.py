@@ -1,10 +1,12 @@
 """What changes what a user may do is noted, read once, and ends live subscriptions."""
 
 import asyncio
+import threading
 import uuid
 from datetime import timedelta
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, Permission
@@ -14,10 +16,10 @@ from django.db import OperationalError, connection, transaction
 from django.db.models import UUIDField
 from django.utils import timezone
 
-from realtime import access, change_log, services
+from realtime import access, access_triggers, change_log, services
 from realtime.access_triggers import make_access_triggers
 from realtime.change_log import Change, ChangeLog
-from realtime.handlers import channel_rule
+from realtime.handlers import channel_rule, rpc
 from realtime.models import AccessChange
 from tests.realtime.client import CommandError
 from tests.realtime.conftest import until
@@ -124,7 +126,6 @@ def test_a_change_of_a_group_is_noted_for_everybody(ada, change):
 NOTHING = {
     "saved as it was": lambda: get_user_model().objects.get(username="ada").save(),
     "last login": lambda: update(last_login=timezone.now()),
-    "name": lambda: update(first_name="Ada"),
     "signed in": lambda: user_logged_in.send(
         get_user_model(), request=None, user=get_user_model().objects.get(username="ada")
     ),
@@ -467,6 +468,148 @@ async def test_what_has_expired_is_asked_again(watch, subscribe, users, engine, 
     assert await other.has_nothing()
 
 
+async def test_an_expired_answer_ends_what_it_allowed_though_others_have_asked_since(
+    watch, subscribe, users, engine
+):
+    now = 0.0
+    engine.rules._clock = lambda: now
+    client = await subscribe(users[0], "closed:a")
+    await get_user_model().objects.filter(username="ada").aupdate(is_staff=False)
+    await AccessChange.objects.all().adelete()  # nobody was told
+    now = 1000.0
+    with pytest.raises(CommandError):
+        await client.call("history", channel="closed:a")  # which brings the new answer
+    assert engine.rules.is_known(str(users[0].pk), "closed:a")
+
+    watch._next_walk_at = 0.0
+    await watch.look()
+
+    assert (await client.push("unsubscribe", "closed:a"))["code"] == 2000
+
+
+async def test_without_an_answer_for_long_after_a_change_it_ends_and_may_come_back(
+    watch, subscribe, ada, monkeypatch
+):
+    outcomes = iter([True, True])
+
+    @channel_rule("closed:more:{name}")
+    def rule():
+        if next(outcomes, None):
+            return True
+        raise OperationalError("gone")
+
+    client = await subscribe(ada, "closed:more:x")
+    monkeypatch.setattr(access, "UNANSWERED_SECONDS", 0.3)
+    await services.aforget_decisions(str(ada.pk))
+    await watch.look()
+    await until(lambda: str(ada.pk) in watch._again or next(outcomes, None))
+    await asyncio.sleep(0.3)  # the time of the setting above
+
+    for _ in range(3):
+        await watch.look()
+
+    pushed = await client.push("unsubscribe", "closed:more:x")
+    assert pushed["code"] == 2501  # an SDK subscribes again
+    with pytest.raises(CommandError) as refused:
+        await client.call("subscribe", channel="closed:more:x")
+    assert refused.value.error["temporary"]
+
+
+async def test_without_an_answer_but_without_a_change_it_stays(
+    watch, subscribe, ada, engine, monkeypatch
+):
+    outcomes = iter([True, True])
+
+    @channel_rule("closed:more:{name}")
+    def rule():
+        if next(outcomes, None):
+            return True
+        raise OperationalError("gone")
+
+    client = await subscribe(ada, "closed:more:x")
+    monkeypatch.setattr(access, "UNANSWERED_SECONDS", 0.0)
+    engine.rules._clock = lambda: float("inf")
+    for _ in range(3):
+        watch._next_walk_at = 0.0
+        await watch.look()
+        await until(lambda: not engine.tasks._tasks)
+
+    assert await client.has_nothing()
+
+
+async def test_what_a_slow_reading_brings_is_not_lost(watch, subscribe, ada, monkeypatch):
+    client = await subscribe(ada, "closed:a")
+    may_go, read = threading.Event(), watch._log.read
+
+    def slow():
+        found = read()
+        may_go.wait(10)
+        return found
+
+    monkeypatch.setattr(access, "READ_SECONDS", 0.1)
+    monkeypatch.setattr(watch._log, "read", slow)
+    await change(is_staff=False)
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            await watch.look()
+    assert await client.has_nothing()
+    may_go.set()
+    monkeypatch.setattr(access, "READ_SECONDS", 5)
+
+    await watch.look()
+
+    assert (await client.push("unsubscribe", "closed:a"))["code"] == 2000
+
+
+async def test_slow_handlers_of_anybody_keep_no_rule_waiting(watch, subscribe, ada, handlers):
+    may_go = threading.Event()
+
+    @rpc("slow", timeout_seconds=30)
+    def slow() -> None:
+        may_go.wait(10)
+
+    client, greedy = await subscribe(ada, "closed:a"), await subscribe(ada)
+    await greedy.send_commands(*({"id": 100 + n, "rpc": {"method": "slow"}} for n in range(12)))
+    await greedy.call("presence", channel="open:a")
+    try:
+        await change(is_staff=False)
+        await watch.look()
+
+        assert (await client.push("unsubscribe", "closed:a"))["code"] == 2000
+    finally:
+        may_go.set()
+
+
+async def test_a_reading_that_asks_a_rule_holds_up_nothing_else(watch, subscribe, ada):
+    may_go = threading.Event()
+    channel_rule("closed:more:{name}")(lambda: may_go.wait(1.5))
+    client = await subscribe(ada)
+
+    await client.send_commands({"id": 100, "presence": {"channel": "closed:more:x"}})
+    await client.call("presence", channel="open:a")
+    may_go.set()
+
+    assert await client.reply(100) == {"presence": {}}
+
+
+async def test_triggers_that_are_missing_are_made_again_and_told_of(watch, ada, caplog):
+    await sync_to_async(drop_all)()
+    watch._next_prune_at = 0.0
+
+    await watch._prune()
+
+    assert "triggers that note changes of access were missing" in caplog.text
+    await AccessChange.objects.all().adelete()
+    await change(is_staff=False)
+    users = [row.user async for row in AccessChange.objects.all()]
+    assert str(ada.pk) in users
+
+
+def drop_all():
+    with connection.cursor() as cursor:
+        access_triggers._drop(connection, cursor)
+
+
 async def test_a_rule_without_an_answer_is_asked_again_at_the_next_look(watch, subscribe, ada):
     outcomes = iter([True, True, OperationalError("gone"), False])
 
@@ -483,7 +626,7 @@ async def test_a_rule_without_an_answer_is_asked_again_at_the_next_look(watch, s
     await until(lambda: watch._engine.rules.is_known(str(ada.pk), "closed:more:x"))
     await services.aforget_decisions(str(ada.pk))
     await watch.look()
-    await until(lambda: watch._again == {str(ada.pk)})
+    await until(lambda: set(watch._again) == {str(ada.pk)})
     assert await client.has_nothing()
 
     await watch.look()

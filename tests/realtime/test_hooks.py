@@ -616,6 +616,17 @@ async def test_publications_that_somebody_is_asked_about_keep_their_order(asking
     assert [each["data"] for each in history["publications"]] == list(range(20))
 
 
+async def test_publications_to_another_channel_do_not_wait(asking, alice):
+    slow = asking.add(Kind.PUBLISH, "open", answer=PublishAnswer(), waits=True)
+    await alice.send_commands({"id": 100, "publish": {"channel": "open:a", "data": 1}})
+    await within(slow.is_asked.wait())
+
+    await within(alice.call("publish", channel="live:b", data=2))
+
+    slow.may_answer.set()
+    await alice.reply(100)
+
+
 # Handlers ----------------------------------------------------------------------------------------
 
 
@@ -648,6 +659,57 @@ async def test_the_limit_of_a_user_holds_while_handlers_are_asked(handlers, dial
 
     await one.reply(1)
     assert (await other.closed()).code == 3504
+
+
+@pytest.mark.parametrize("named", ["user", "client"])
+async def test_who_is_told_to_go_while_handlers_are_asked_does_not_come_in(
+    handlers, dial, engine, named
+):
+    may_go, asked = asyncio.Event(), []
+
+    @on_connect
+    async def wait(connection: Connection) -> None:
+        asked.append(connection.client)
+        await may_go.wait()
+
+    client, other = await dial(), await dial()
+    await client.send_commands({"id": 1, "connect": {"token": token("42")}})
+    await other.send_commands({"id": 1, "connect": {"token": token("43")}})
+    await until(lambda: len(asked) == 2)
+
+    if named == "user":
+        await services.adisconnect("42")
+    else:
+        await services.adisconnect("42", client=asked[0])
+
+    assert (await client.closed()).code == 3503
+    may_go.set()
+    await other.reply(1)
+    assert not engine.connections.find("42")
+    assert engine.connections._arriving == {}
+
+
+async def test_a_token_that_ends_while_handlers_are_asked_lets_nobody_in(handlers, dial):
+    @on_connect
+    async def wait(connection: Connection) -> None:
+        await asyncio.sleep(2.1)  # longer than a token of whole seconds lives
+
+    assert await refused((await dial()).connect(token(exp=in_seconds(2)))) == 110
+
+
+async def test_every_farewell_is_said_whatever_else_is_asked(handlers, connect, configure):
+    configure(CALLS_MAX=1)
+    left = []
+
+    @on_disconnect
+    async def note(connection: Connection) -> None:
+        await asyncio.sleep(0.05)  # so that they are under way together
+        left.append(connection.client)
+
+    clients = [await connect() for _ in range(10)]
+    await asyncio.gather(*(client.leave() for client in clients))
+
+    await until(lambda: sorted(left) == sorted(client.id for client in clients))
 
 
 async def test_a_handler_is_told_of_who_has_left(handlers, connect, dial, engine):

@@ -6,6 +6,8 @@ from datetime import date
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from msgspec import Raw
 
@@ -151,7 +153,7 @@ async def test_nothing_is_a_result_too(handlers, alice):
 
 
 async def test_a_sync_handler_runs_in_one_of_a_few_threads(handlers, alice, configure):
-    configure(SYNC_HANDLER_THREADS=2)
+    configure(SYNC_HANDLER_THREADS=4)  # of which one user gets half
     may_end, names = threading.Event(), []
 
     @rpc("block", timeout_seconds=30)
@@ -173,6 +175,75 @@ async def test_a_sync_handler_runs_in_one_of_a_few_threads(handlers, alice, conf
     assert [await alice.reply(100 + n) for n in range(4)] == [{"data": "done"}] * 4
     assert len(set(names)) == 2
     assert threading.main_thread().name not in names
+
+
+@pytest.mark.parametrize("raised", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()])
+async def test_what_would_end_the_loop_or_the_task_is_the_handlers_failure(
+    handlers, alice, caplog, raised
+):
+    @rpc("async")
+    async def one() -> None:
+        raise raised
+
+    @rpc("sync")
+    def other() -> None:
+        raise raised
+
+    for method in ("async", "sync"):
+        error = await refused(alice, method)
+        assert (error["code"], error["temporary"]) == (100, True)
+        assert f"rpc {method} failed" in caplog.text
+
+
+async def test_an_async_function_behind_a_decorator_is_awaited(handlers, alice):
+    def plain(function):
+        def call():
+            return function()
+
+        return call
+
+    @rpc("decorated")
+    @plain
+    async def decorated() -> int:
+        return 7
+
+    assert await ask(alice, "decorated") == 7
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_slow_query_of_one_call_delays_no_other(handlers, connect):
+    may_go = threading.Event()
+
+    @rpc("slow", timeout_seconds=30)
+    async def slow() -> str:
+        await sync_to_async(may_go.wait)(10)  # as a query that takes long
+        return "done"
+
+    @rpc("count")
+    async def count() -> int:
+        return await get_user_model().objects.acount()
+
+    one, other = await connect(), await connect("43")
+    await one.send_commands({"id": 100, "rpc": {"method": "slow"}})
+    await one.call("presence", channel="open:a")
+
+    try:
+        assert await ask(other, "count") == 0
+    finally:
+        may_go.set()
+    assert await one.reply(100) == {"data": "done"}
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_user_has_one_name(handlers, connect):
+    user = await get_user_model().objects.acreate_user("ada")
+
+    @rpc("whoami")
+    async def whoami(connection: Connection) -> str:
+        return (await connection.auser()).get_username()
+
+    assert await ask(await connect(str(user.pk)), "whoami") == "ada"
+    assert await ask(await connect(f"0{user.pk}"), "whoami") == ""
 
 
 async def test_a_handler_sees_the_headers_it_asked_for(handlers, dial, asking, monkeypatch):

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -10,7 +10,7 @@ from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.db import InterfaceError, OperationalError
 from django.http import Http404
 
-from realtime import decisions, rules
+from realtime import decisions, rules, threads
 from realtime.channel_patterns import ChannelPattern
 from realtime.decisions import Decisions
 from realtime.handlers import Allow, channel_rule
@@ -215,6 +215,15 @@ async def test_what_a_rule_says_replaces_the_namespace(asked, ada, verdict, may,
         assert allowed(await asked.options_for(str(ada.pk), "orders:1", options)) == may
 
 
+@pytest.mark.parametrize("has_history", [True, False])
+def test_who_may_not_read_the_history_recovers_nothing_of_it(has_history):
+    options = replace(CLOSED, allow_recovery=True, force_recovery=True)
+
+    changed = rules.applied(Allow(subscribe=True, history=has_history), options)
+
+    assert (changed.allow_recovery, changed.force_recovery) == (has_history, has_history)
+
+
 @database
 @pytest.mark.parametrize("is_async", [True, False])
 async def test_a_rule_is_given_what_it_names(asked, ada, is_async):
@@ -383,14 +392,15 @@ async def test_a_thread_that_takes_too_long_is_a_temporary_error(asked, monkeypa
     monkeypatch.setattr(decisions, "RULE_SECONDS", 0.05)
     may_end = threading.Event()
     channel_rule("orders:{pk}")(lambda: may_end.wait(10))
+    pool = threads.threads("rule", decisions.THREADS_MAX)
     try:
         with pytest.raises(InternalError):
             await within(asked.options_for("", "orders:1", CLOSED))
-        assert asked._turns._value == decisions.THREADS_MAX - 1  # it has its thread still
+        assert pool.busy_count == 1  # it has its thread still
     finally:
         may_end.set()
 
-    await until(lambda: asked._turns._value == decisions.THREADS_MAX)
+    await until(lambda: pool.busy_count == 0)
     assert not asked.is_known("", "orders:1")
 
 

@@ -1,11 +1,12 @@
 """``manage.py serve``: the server."""
 
 import logging
+import os
 import signal
 import sys
 from argparse import SUPPRESS
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings
 from django.core.checks import Tags
@@ -14,7 +15,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError, CommandParser
 from django.db import Error as DatabaseError
 
-from realtime import conf
+from realtime import conf, threads
 from realtime.management import banner
 from realtime.management.serving import (
     END_MARGIN_SECONDS,
@@ -41,6 +42,8 @@ examples:
 """
 
 logger = logging.getLogger(__name__)
+
+LEFT_SECONDS: Final = 1.0  # for threads that are at work when everything else has ended
 
 
 class Command(ServingCommand):
@@ -87,8 +90,17 @@ class Command(ServingCommand):
             else:
                 self._warn_of(open_files)
                 code = self._serve(host, port, processes, fd=options["fd"], is_dev=options["dev"])
+        self._leave_threads(code)
         if code:
             sys.exit(code)
+
+    def _leave_threads(self, code: int) -> None:
+        """End at once where a handler hangs in a thread: Python would wait for it without end."""
+        if left := threads.left_over(seconds=LEFT_SECONDS):
+            logger.warning("handlers are left that hang in their threads: %d", left)
+            logging.shutdown()
+            self.stdout.flush()
+            os._exit(code)
 
     def _serve_as_child(self, fd: int, supervisor_fd: int) -> int:
         # The parent has looked for what must be there. A child that starts again later comes up
