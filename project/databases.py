@@ -19,9 +19,10 @@ _SQLITE = {
 }
 _POSTGRESQL = {
     "connect_timeout": 3,
-    # A pool grows by one connection at a time. What it tries in vain it tries again after pauses
+    # Enough for every thread that asks at once, or slow handlers would keep rules waiting. A pool
+    # grows by one connection at a time. What it tries in vain it tries again after pauses
     # that double, for so long, and the database may have been back for most of it.
-    "pool": {"min_size": 0, "max_size": 16, "timeout": 3, "reconnect_timeout": 3},
+    "pool": {"min_size": 0, "max_size": 40, "timeout": 3, "reconnect_timeout": 3},
     # A network that swallows packets sends no error: without these the poll of the namespaces
     # would wait for a quarter of an hour.
     "keepalives_idle": 10,

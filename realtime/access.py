@@ -17,7 +17,7 @@ from realtime import conf, rules, threads
 from realtime.access_triggers import make_missing_triggers
 from realtime.change_log import Change, ChangeLog, prune
 from realtime.connections import ConnectionTable
-from realtime.decisions import Decisions
+from realtime.decisions import Decisions, Key
 from realtime.permissions import may_subscribe
 from realtime.protocol.disconnects import (
     UNSUBSCRIBED_BY_SERVER,
@@ -72,6 +72,11 @@ class Live(NamedTuple):
     subscription: Subscription
     holder: Holder
 
+    @property
+    def key(self) -> Key:
+        """What the rule is asked about."""
+        return self.user, self.subscription.channel
+
 
 class AccessWatch:
     """Reads the changes of access for one instance, and does what follows from them."""
@@ -80,8 +85,8 @@ class AccessWatch:
         self._engine = engine
         self._log = ChangeLog()
         self._reading: asyncio.Future[list[Change]] | None = None
-        # Users of whom no answer was had, and since when it is missing after a change.
-        self._again: dict[str, float] = {}
+        # Of whom no answer was had, and since when: infinite if nothing had changed.
+        self._again: dict[Key, float] = {}
         self._waiting: list[Change] = []  # for the walk over everybody that is under way
         self._walk: asyncio.Task[None] | None = None
         self._next_walk_at = 0.0
@@ -159,13 +164,15 @@ class AccessWatch:
 
     async def judge(self, change: Change) -> None:
         """Ask anew about the live subscriptions that a change concerns, and end some."""
-        began_at = time.monotonic()
         async for some in self._batches(change):
-            await asyncio.gather(*(self._judge(live, began_at) for live in some))
+            await asyncio.gather(*(self._judge(live, has_changed=True) for live in some))
 
-    async def _judge_again(self, since: Mapping[str, float]) -> None:
-        async for some in self._batches(Change(frozenset(since))):
-            await asyncio.gather(*(self._judge(live, since[live.user]) for live in some))
+    async def _judge_again(self, again: Mapping[Key, float]) -> None:
+        """Ask once more where there was no answer, of nothing else."""
+        async for some in self._batches(Change(frozenset(user for user, _ in again))):
+            await asyncio.gather(
+                *(self._judge(live, since=again[live.key]) for live in some if live.key in again)
+            )
 
     async def _batches(self, change: Change) -> AsyncIterator[list[Live]]:
         at_once: list[Live] = []
@@ -192,18 +199,27 @@ class AccessWatch:
                 # Who subscribes just now asks once more when it is done, and is in again.
                 decisions.users.discard(user)
 
-    async def _judge(self, live: Live, since: float) -> None:
-        """Ask, and end what may not stay; ``since`` is when it changed, infinite if nothing did."""
+    async def _judge(
+        self, live: Live, *, has_changed: bool = False, since: float = math.inf
+    ) -> None:
+        """Ask, and end what may not stay.
+
+        Args:
+            has_changed: Whether something has since the answer that it was allowed by.
+            since: From when on an answer has been missing, in vain.
+        """
         channel = live.subscription.channel
         try:
             plain = self._engine.options_of(channel)
             options = await self._engine.rules.options_for(live.user, channel, plain)
         except InternalError:  # which the rules have logged
-            if time.monotonic() - since >= UNANSWERED_SECONDS:
+            now = time.monotonic()
+            if now - since >= UNANSWERED_SECONDS:
                 logger.warning("whether user %s may stay in %s is not known", live.user, channel)
                 self._end(live, UNSUBSCRIBED_EXPIRED)
             else:
-                self._again[live.user] = min(since, self._again.get(live.user, since))
+                since = min(since, now if has_changed else math.inf)
+                self._again[live.key] = min(since, self._again.get(live.key, since))
             return
         except UnknownChannel:  # its namespace is gone, which ends no subscription
             return
@@ -233,7 +249,7 @@ class AccessWatch:
             async for some in self._batches(Change(None)):
                 # Also those whose answer is known: somebody else's question may have brought a no.
                 asked = [each for each in some if not self._is_known(each)]
-                await asyncio.gather(*(self._judge(live, math.inf) for live in some))
+                await asyncio.gather(*(self._judge(live) for live in some))
                 if asked:
                     await asyncio.sleep(PAUSE_SECONDS)
         finally:

@@ -15,13 +15,14 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import autodiscover_modules
 from msgspec import Raw
 
-from realtime import accounts, conf, hooks, threads
+from realtime import accounts, hooks, threads
 from realtime.channel_patterns import ChannelPattern
 from realtime.hooks import Answerer, Kind
 from realtime.protocol.messages import ABSENT
 
 logger = logging.getLogger(__name__)
 
+ACCOUNT_THREADS: Final = 4
 MODULE: Final = "realtime_handlers"
 
 
@@ -47,8 +48,8 @@ class Connection:
     async def auser(self) -> Any:
         """Return the Django user, an ``AnonymousUser`` where there is no such active one."""
         if self._django_user is None:
-            count = conf.current().sync_handler_threads
-            pool = threads.threads("handler", count)
+            # Not those of handlers without async: whoever asks from there would wait for itself.
+            pool = threads.threads("account", ACCOUNT_THREADS)
             found = await pool.run(self.user or self.client, partial(_account, self.user))
             self._django_user = found
         return self._django_user

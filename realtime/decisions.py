@@ -174,9 +174,10 @@ class Decisions:
         return NOTHING
 
     async def _verdict(self, user: str, channel: str, match: Match) -> object:
+        share = user or channel  # anonymous ones are many
         if not match.rule.is_async:
-            verdict = await self._in_thread(user, partial(_ask, user, channel, match))
-        elif (found := await self._in_thread(user, partial(accounts.find, user))) is None:
+            verdict = await self._in_thread(share, partial(_ask, user, channel, match))
+        elif (found := await self._in_thread(share, partial(accounts.find, user))) is None:
             verdict = False
         else:
             verdict = _call(match, found, channel)
@@ -188,10 +189,10 @@ class Decisions:
                 verdict = await verdict
         return verdict
 
-    async def _in_thread(self, user: str, function: Callable[[], Any]) -> Any:
+    async def _in_thread(self, share: str, function: Callable[[], Any]) -> Any:
         pool = threads.threads("rule", THREADS_MAX)
         async with asyncio.timeout(TURN_SECONDS):
-            job = await pool.begin(user, function)
+            job = await pool.begin(share, function)
         done, _ = await asyncio.wait([job], timeout=RULE_SECONDS)
         if not done:
             job.add_done_callback(_ignore)

@@ -122,9 +122,10 @@ def _caller(function: Callable[..., Any], label: str) -> _Call:
         connection = Connection(peer.client, peer.user, peer.info, peer.meta, peer.headers)
         arguments.update(dict.fromkeys(parameters.own, connection))
         count = conf.current().sync_handler_threads
+        lanes = threads.lanes("handler orm", count)
         try:
             if is_async:
-                async with threads.lanes("handler orm", count).chosen():
+                async with lanes.chosen():
                     result = await function(**arguments)
             else:
                 whole = partial(function, **arguments)
@@ -132,7 +133,8 @@ def _caller(function: Callable[..., Any], label: str) -> _Call:
                     peer.user or peer.client, whole
                 )
                 if inspect.isawaitable(result):  # what an async function is behind a decorator
-                    result = await result
+                    async with lanes.chosen():
+                        result = await result
         except PermissionDenied as error:
             raise errors.PermissionDenied(str(error)) from error
         return _encoded(result)

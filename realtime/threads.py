@@ -8,37 +8,32 @@ use, and take over a new one where the old one broke.
 import asyncio
 import threading
 import time
+from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context, copy_context
 from typing import Any, Final
 
-from asgiref.sync import ThreadSensitiveContext
-from django.db import close_old_connections
-
-
-class _Share:
-    """What one user has of the threads; ``count`` with those that wait."""
-
-    def __init__(self, most: int) -> None:
-        self.turns = asyncio.Semaphore(most)
-        self.count = 0
+from asgiref.sync import SyncToAsync, ThreadSensitiveContext
+from django.db import close_old_connections, connections
 
 
 class Threads:
-    """So many threads, of which one user gets half at most.
+    """So many threads, of which one user gets half at most; for any number of event loops.
 
     Attributes:
-        busy_count: How many are at work.
+        busy_count: How many are at work, or about to be.
     """
 
     def __init__(self, name: str, count: int) -> None:
         self.busy_count = 0
         self._executor = ThreadPoolExecutor(count, thread_name_prefix=name)
-        self._free = asyncio.Semaphore(count)
+        self._count = count
         self._share_max = max(1, count // 2)
-        self._shares: dict[str, _Share] = {}
+        self._lock = threading.Lock()
+        self._held: Counter[str] = Counter()
+        self._queues: OrderedDict[str, deque[Future[None]]] = OrderedDict()
 
     async def run(self, user: str, function: Callable[[], Any]) -> Any:
         """Return what a function returns; see ``begin``."""
@@ -49,39 +44,56 @@ class Threads:
 
         A thread cannot be ended: what has begun goes on, and has its place until it ends by itself.
         """
-        share = self._shares.setdefault(user, _Share(self._share_max))
-        share.count += 1
+        place: Future[None] = Future()
+        with self._lock:
+            self._queues.setdefault(user, deque()).append(place)
+            self._hand_out()
         try:
-            await share.turns.acquire()
-            try:
-                await self._free.acquire()
-            except BaseException:
-                share.turns.release()
-                raise
+            await asyncio.wrap_future(place)
         except BaseException:
-            self._leave(user, share)
+            self._leave(user, place)
             raise
-        loop = asyncio.get_running_loop()
-
-        def done(_: "Future[Any]") -> None:
-            with suppress(RuntimeError):  # the loop has ended before
-                loop.call_soon_threadsafe(self._give_back, user, share)
-
-        job = self._executor.submit(_run, copy_context(), function)
-        self.busy_count += 1
-        job.add_done_callback(done)
+        try:
+            job = self._executor.submit(_run, copy_context(), function)
+        except BaseException:
+            self._give_back(user)
+            raise
+        job.add_done_callback(lambda _: self._give_back(user))
         return asyncio.wrap_future(job)
 
-    def _give_back(self, user: str, share: _Share) -> None:
-        self.busy_count -= 1
-        self._free.release()
-        share.turns.release()
-        self._leave(user, share)
+    def _hand_out(self) -> None:
+        """Give free places to those who wait, the users in turn. Within the lock."""
+        while self.busy_count < self._count:
+            user = next((u for u in self._queues if self._held[u] < self._share_max), None)
+            if user is None:
+                return
+            place = self._queues[user].popleft()
+            self._queues.move_to_end(user)
+            if not self._queues[user]:
+                del self._queues[user]
+            if place.set_running_or_notify_cancel():
+                self.busy_count += 1
+                self._held[user] += 1
+                place.set_result(None)
 
-    def _leave(self, user: str, share: _Share) -> None:
-        share.count -= 1
-        if not share.count:
-            del self._shares[user]
+    def _leave(self, user: str, place: "Future[None]") -> None:
+        with self._lock:
+            is_given = not place.cancel()
+            queue = self._queues.get(user)
+            if queue is not None and place in queue:
+                queue.remove(place)
+                if not queue:
+                    del self._queues[user]
+        if is_given:
+            self._give_back(user)  # it was its turn, and it goes without
+
+    def _give_back(self, user: str) -> None:
+        with self._lock:
+            self.busy_count -= 1
+            self._held[user] -= 1
+            if not self._held[user]:
+                del self._held[user]
+            self._hand_out()
 
     def close(self) -> None:
         """Begin nothing more; what is at work ends by itself."""
@@ -127,19 +139,22 @@ class Lanes:
         It is chosen at the first of them: without one nothing is started.
         """
         sticky = _Sticky(self)
+        context = ThreadSensitiveContext(executor=sticky)
+        await context.__aenter__()  # type: ignore[no-untyped-call]  # asgiref
+        assert context.token is not None, "one with an executor sets itself"
         try:
-            async with ThreadSensitiveContext(executor=sticky):
-                yield
+            yield
         finally:
+            # Not by its own exit, after which tasks that were begun here could not use the ORM.
+            SyncToAsync.thread_sensitive_context.reset(context.token)
             sticky.leave()
 
     def enter(self) -> _Lane:
-        """Choose a lane."""
+        """Choose a lane, whose connection is looked at first."""
         with self._lock:
             lane = min(self._lanes, key=lambda each: each.count)
             lane.count += 1
-            if lane.count == 1:
-                lane.executor.submit(close_old_connections)
+            lane.executor.submit(close_old_connections if lane.count == 1 else _close_broken)
             return lane
 
     def leave(self, lane: _Lane) -> None:
@@ -162,17 +177,30 @@ class _Sticky(Executor):
     def __init__(self, lanes: Lanes) -> None:
         self._lanes = lanes
         self._lane: _Lane | None = None
+        self._last: Future[Any] | None = None
+        self._is_over = False
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **named: Any) -> "Future[Any]":
         """Begin a function in the lane's thread, after those before it."""
-        if self._lane is None:
-            self._lane = self._lanes.enter()
-        return self._lane.executor.submit(fn, *args, **named)
+        lane = self._lane = self._lane or self._lanes.enter()
+        self._last = lane.executor.submit(fn, *args, **named)
+        if self._is_over:  # of a task that goes on behind the call
+            self.leave()
+        return self._last
 
     def leave(self) -> None:
-        """Give the lane back, if one was chosen."""
-        if self._lane is not None:
-            self._lanes.leave(self._lane)
+        """Give the lane back, if one was chosen, once nothing of this runs there any more."""
+        self._is_over = True
+        lane, self._lane = self._lane, None
+        if lane is not None and self._last is not None:
+            self._last.add_done_callback(lambda _: self._lanes.leave(lane))
+
+
+def _close_broken() -> None:
+    """Close what broke, and nothing that somebody else is using."""
+    for each in connections.all(initialized_only=True):
+        if each.errors_occurred and not each.in_atomic_block and not each.is_usable():
+            each.close()
 
 
 # Those of this process ---------------------------------------------------------------------------

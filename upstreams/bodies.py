@@ -4,6 +4,7 @@ Pure. Payloads keep the bytes they were written with, both ways, and are checked
 """
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, Final, TypeVar, get_args
 
 import msgspec
@@ -162,21 +163,31 @@ def _read(content: bytes | Raw, form: type[_Form]) -> _Form:
 
     Names count in any case, and null is what was left out. Payloads stay as they are.
     """
-    given = msgspec.json.decode(content, type=dict[str, Raw])
-    fields = {field.name: field.type for field in msgspec.structs.fields(form)}
-    named = {name.lower(): raw for name, raw in given.items()}
-    return form(
-        **{name: _value(named[name], kind) for name, kind in fields.items() if name in named}
-    )
+    readers = _readers(form)
+    found = {}
+    for name, raw in _decode_names(content).items():
+        lowered = name.lower()
+        if lowered in readers:
+            found[lowered] = readers[lowered](raw)
+    return form(**found)
 
 
-def _value(raw: Raw, kind: Any) -> Any:
-    forms = [each for each in get_args(kind) if isinstance(each, type) and issubclass(each, Struct)]
+_decode_names: Final = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+@cache
+def _readers(form: type[Struct]) -> dict[str, Callable[[Raw], Any]]:
+    """Return what reads each field of a form."""
+    return {field.name: _reader(field.type) for field in msgspec.structs.fields(form)}
+
+
+def _reader(kind: Any) -> Callable[[Raw], Any]:
     if kind is Raw:
-        return raw
-    if forms and not is_absent(raw):
-        return _read(raw, forms[0])
-    return msgspec.json.decode(raw, type=kind)
+        return lambda raw: raw
+    forms = [each for each in get_args(kind) if isinstance(each, type) and issubclass(each, Struct)]
+    if forms:
+        return lambda raw: None if is_absent(raw) else _read(raw, forms[0])
+    return msgspec.json.Decoder(kind).decode
 
 
 def _raise_told(answer: _Answer) -> None:

@@ -502,7 +502,7 @@ async def test_without_an_answer_for_long_after_a_change_it_ends_and_may_come_ba
     monkeypatch.setattr(access, "UNANSWERED_SECONDS", 0.3)
     await services.aforget_decisions(str(ada.pk))
     await watch.look()
-    await until(lambda: str(ada.pk) in watch._again or next(outcomes, None))
+    await until(lambda: watch._again or next(outcomes, None))
     await asyncio.sleep(0.3)  # the time of the setting above
 
     for _ in range(3):
@@ -513,6 +513,31 @@ async def test_without_an_answer_for_long_after_a_change_it_ends_and_may_come_ba
     with pytest.raises(CommandError) as refused:
         await client.call("subscribe", channel="closed:more:x")
     assert refused.value.error["temporary"]
+
+
+async def test_what_changed_for_one_channel_ends_no_other_without_an_answer(
+    watch, subscribe, ada, engine, monkeypatch
+):
+    answers = {"changed": iter([True, True, False]), "other": iter([True, True])}
+
+    def answer(name):
+        if next(answers[name], name == "changed"):
+            return True
+        raise OperationalError("gone")
+
+    channel_rule("closed:changed:{name}", watches=[Group])(lambda: answer("changed"))
+    channel_rule("closed:other:{name}")(lambda: answer("other"))
+    client = await subscribe(ada, "closed:changed:x", "closed:other:x")
+    monkeypatch.setattr(access, "UNANSWERED_SECONDS", 0.0)
+    engine.rules._clock = lambda: float("inf")
+
+    await services.aforget_decisions(model=Group)
+    for _ in range(4):
+        watch._next_walk_at = 0.0
+        await watch.look()
+        await until(lambda: not engine.tasks._tasks)
+
+    assert await client.has_nothing()
 
 
 async def test_without_an_answer_but_without_a_change_it_stays(
@@ -626,7 +651,7 @@ async def test_a_rule_without_an_answer_is_asked_again_at_the_next_look(watch, s
     await until(lambda: watch._engine.rules.is_known(str(ada.pk), "closed:more:x"))
     await services.aforget_decisions(str(ada.pk))
     await watch.look()
-    await until(lambda: set(watch._again) == {str(ada.pk)})
+    await until(lambda: set(watch._again) == {(str(ada.pk), "closed:more:x")})
     assert await client.has_nothing()
 
     await watch.look()

@@ -1,8 +1,13 @@
 """Threads for code that blocks."""
 
 import asyncio
+import contextlib
 import contextvars
+import random
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -77,8 +82,8 @@ async def test_what_nobody_waits_for_any_more_waits_nowhere(pool, gate):
     gate.set()
     await until(lambda: pool.busy_count == 0)
     assert await within(asyncio.gather(*(pool.run("one", lambda: 1) for _ in range(9)))) == [1] * 9
-    await settle()
-    assert pool._shares == {}
+    await until(lambda: pool.busy_count == 0)
+    assert (pool._held, pool._queues) == ({}, {})
 
 
 @pytest.mark.parametrize("raised", [SystemExit(3), KeyboardInterrupt(), StopIteration(1)])
@@ -93,6 +98,54 @@ async def test_what_would_end_the_loop_or_nothing_is_an_error_like_others(pool, 
 async def test_its_own_errors_are_the_functions(pool):
     with pytest.raises(ZeroDivisionError):
         await pool.run("", lambda: 1 // 0)
+
+
+async def test_places_are_neither_lost_nor_made_whatever_is_cancelled_when(pool):
+    chance, running, most = random.Random(3), set(), []
+
+    def work(number):
+        running.add(number)
+        most.append(len(running))
+        time.sleep(chance.random() / 1000)  # what a thread is for
+        running.discard(number)
+
+    calls = []
+    for number in range(400):
+        job = partial(work, number)
+        calls.append(asyncio.create_task(pool.run(f"user {chance.randrange(5)}", job)))
+        if chance.random() < 0.4:
+            chance.choice(calls[-10:]).cancel()
+        if chance.random() < 0.5:
+            await asyncio.sleep(0)
+    await asyncio.wait(calls)
+
+    await until(lambda: pool.busy_count == 0)
+    assert max(most) <= 4
+    assert (pool._held, pool._queues) == ({}, {})
+
+
+def test_several_loops_share_the_threads(gate):
+    pool = Threads("test", 4)
+
+    async def slow():
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await pool.run("ada", lambda: gate.wait(10))
+
+    async def quick():
+        return await within(asyncio.gather(*(pool.run("ada", lambda: 1) for _ in range(8))))
+
+    asyncio.run(slow())
+    assert asyncio.run(quick()) == [1] * 8
+    gate.set()
+    with ThreadPoolExecutor(4) as loops:
+        jobs = [loops.submit(asyncio.run, quick()) for _ in range(8)]
+        assert [job.result() for job in jobs] == [[1] * 8] * 8
+    deadline = time.monotonic() + 5
+    while pool.busy_count and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert pool.busy_count == 0
+    pool.close()
 
 
 # What asynchronous functions use of the ORM ------------------------------------------------------
@@ -141,7 +194,56 @@ async def test_a_slow_one_holds_up_nobody_who_finds_another_thread(lanes, gate):
     assert len({await within(quick()) for _ in range(5)}) == 1
     waiting.cancel()
     await asyncio.wait([waiting])
-    assert lanes._lanes[0].count == lanes._lanes[1].count == 0
+    # Its deadline has ended it, but not the query: the thread is as busy as before.
+    assert len({await within(quick()) for _ in range(5)}) == 1
+    gate.set()
+    await until(lambda: [each.count for each in lanes._lanes] == [0, 0])
+
+
+async def test_a_task_that_outlives_its_function_may_go_on(lanes):
+    async def late():
+        await may_go.wait()
+        return await sync_to_async(here)()
+
+    may_go = asyncio.Event()
+    async with lanes.chosen():
+        await sync_to_async(here)()
+        task = asyncio.create_task(late())
+    may_go.set()
+
+    assert (await within(task)).startswith("lane")
+    await until(lambda: [each.count for each in lanes._lanes] == [0, 0])
+
+
+async def test_a_connection_that_broke_is_closed_though_others_use_the_thread(monkeypatch):
+    class Connection:
+        errors_occurred = True
+        in_atomic_block = False
+        is_closed = False
+
+        def is_usable(self):
+            return False
+
+        def close(self):
+            self.is_closed = True
+
+    class Connections:
+        def all(self, *, initialized_only):
+            return [broken]
+
+    lanes, broken = Lanes("lane", 1), Connection()
+    monkeypatch.setattr(threads, "connections", Connections())
+    async with lanes.chosen():
+        await sync_to_async(here)()
+        assert not broken.is_closed
+
+        async def other():
+            async with lanes.chosen():
+                await sync_to_async(here)()
+
+        await asyncio.create_task(other())
+        assert broken.is_closed
+    lanes.close()
 
 
 async def test_a_connection_to_the_database_is_looked_at_before_and_given_back_after(
