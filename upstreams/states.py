@@ -61,12 +61,14 @@ async def _write_pending() -> None:
 
 async def forget() -> None:
     """Take back what this process has told: it ends, and asks nobody any more."""
-    if not _told and _writing is None:
-        return
+    global _writing
+    writing, _writing = _writing, None
     try:
         async with asyncio.timeout(FAREWELL_SECONDS):
-            if _writing is not None and _writing.get_loop() is asyncio.get_running_loop():
-                await asyncio.wait([_writing])  # or it would be written after this
+            if writing is not None and writing.get_loop() is asyncio.get_running_loop():
+                await asyncio.wait([writing])  # or it would be written after this
+            if not _told:
+                return
             await sync_to_async(_forget, thread_sensitive=False)()
     except (DatabaseError, TimeoutError) as error:
         logger.warning("the states of upstreams were not taken back: %s", error or "no answer")

@@ -15,6 +15,14 @@ def upstream():
     return Upstream.objects.create(name="backend", base_url="http://example.com")
 
 
+@pytest.fixture(autouse=True)
+def nothing_told(monkeypatch):
+    """Leave nothing to be taken back by a test that has no database."""
+    monkeypatch.setattr(states, "_told", set())
+    monkeypatch.setattr(states, "_pending", {})
+    monkeypatch.setattr(states, "_writing", None)
+
+
 async def written():
     while states._writing is not None and not states._writing.done():
         await asyncio.wait([states._writing])
