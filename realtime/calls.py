@@ -14,7 +14,7 @@ from realtime import conf
 from realtime.hooks import Answer, Answerer, CallFailed, Request
 from realtime.protocol.disconnects import Disconnected
 from realtime.protocol.errors import InternalError, ProtocolError, TooManyRequests
-from realtime.tasks import TaskOwner
+from realtime.tasks import TaskOwner, is_cancelled
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ async def _answered(answerer: Answerer, request: Request) -> Answer:
     except (ProtocolError, Disconnected):
         raise
     except asyncio.CancelledError as error:
-        if _is_cancelled():
+        if is_cancelled():
             raise  # nobody waits for it any more
         failure: BaseException = error  # of something that the answerer has waited for
     except TimeoutError as error:
@@ -108,11 +108,6 @@ async def _answered(answerer: Answerer, request: Request) -> Answer:
     extra = {"client": request.peer.client}
     logger.error("%s failed", answerer.label, exc_info=failure, extra=extra)
     raise InternalError from failure
-
-
-def _is_cancelled() -> bool:
-    running = asyncio.current_task()
-    return running is not None and running.cancelling() > 0
 
 
 class ConnectionCalls:

@@ -26,6 +26,7 @@ from realtime.protocol import errors
 from realtime.protocol.errors import InternalError
 from realtime.rules import NOTHING, READING, Allow, Match, Rule
 from realtime.snapshot import ChannelOptions
+from realtime.tasks import is_cancelled
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ class Decisions:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             # Of the rule's own making, it must not look like a connection's end.
-            if task.cancelled() and not _is_cancelled():
+            if task.cancelled() and not is_cancelled():
                 raise InternalError from None
             raise
 
@@ -204,11 +205,6 @@ def _is_meant(
     user: str, rule: Rule, users: Collection[str] | None, models: Collection[str] | None
 ) -> bool:
     return (users is None or user in users) and (models is None or bool(rule.watched & {*models}))
-
-
-def _is_cancelled() -> bool:
-    running = asyncio.current_task()
-    return running is not None and running.cancelling() > 0
 
 
 def _ignore(job: "asyncio.Future[Any]") -> None:

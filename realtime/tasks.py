@@ -12,6 +12,12 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 
+def is_cancelled() -> bool:
+    """Tell whether the running task is to end, or a CancelledError in it is somebody else's."""
+    running = asyncio.current_task()
+    return running is not None and running.cancelling() > 0
+
+
 class TaskOwner:
     """Starts tasks, logs their failures, and ends what still runs at the end."""
 

@@ -119,7 +119,7 @@ def wait_until(
     while not answers():
         code = child.poll()
         if code is None and time.monotonic() < deadline:
-            time.sleep(LOOK_SECONDS)
+            time.sleep(LOOK_SECONDS)  # most systems tell nobody that they listen
             continue
         if code is None:
             child.kill()

@@ -184,7 +184,7 @@ def _locked(path: Path) -> Iterator[None]:
                     raise EmbeddedValkeyError(
                         f"another process has held {path} for {LOCK_DEADLINE_SECONDS:.0f} s"
                     ) from error
-            time.sleep(POLL_SECONDS)
+            time.sleep(POLL_SECONDS)  # a lock with a deadline is looked at again and again
         yield
     finally:
         os.close(descriptor)

@@ -114,7 +114,7 @@ class ValkeyProcess:
             is_loading = state == "loading"
             if waited_seconds > (LOAD_DEADLINE_SECONDS if is_loading else ANSWER_DEADLINE_SECONDS):
                 raise EmbeddedValkeyError(self._why_no_answer())
-            time.sleep(POLL_SECONDS)
+            time.sleep(POLL_SECONDS)  # it tells nobody when it is ready
 
     def _state(self) -> str:
         """Return "ready", "loading" or "silent"."""
@@ -183,7 +183,7 @@ class ValkeyProcess:
         while self._is_alive(pid):
             if time.monotonic() > deadline:
                 return False
-            time.sleep(POLL_SECONDS)
+            time.sleep(POLL_SECONDS)  # it may be no child of this process, to be waited for
         return True
 
     def _is_alive(self, pid: int) -> bool:

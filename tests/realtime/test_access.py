@@ -487,9 +487,8 @@ async def test_an_expired_answer_ends_what_it_allowed_though_others_have_asked_s
     assert (await client.push("unsubscribe", "closed:a"))["code"] == 2000
 
 
-async def test_without_an_answer_for_long_after_a_change_it_ends_and_may_come_back(
-    watch, subscribe, ada, monkeypatch
-):
+def rule_that_ends():
+    """Have a rule that allows twice, and gives no answer then; return what it has left."""
     outcomes = iter([True, True])
 
     @channel_rule("closed:more:{name}")
@@ -498,6 +497,13 @@ async def test_without_an_answer_for_long_after_a_change_it_ends_and_may_come_ba
             return True
         raise OperationalError("gone")
 
+    return outcomes
+
+
+async def test_without_an_answer_for_long_after_a_change_it_ends_and_may_come_back(
+    watch, subscribe, ada, monkeypatch
+):
+    outcomes = rule_that_ends()
     client = await subscribe(ada, "closed:more:x")
     monkeypatch.setattr(access, "UNANSWERED_SECONDS", 0.3)
     await services.aforget_decisions(str(ada.pk))
@@ -543,14 +549,7 @@ async def test_what_changed_for_one_channel_ends_no_other_without_an_answer(
 async def test_without_an_answer_but_without_a_change_it_stays(
     watch, subscribe, ada, engine, monkeypatch
 ):
-    outcomes = iter([True, True])
-
-    @channel_rule("closed:more:{name}")
-    def rule():
-        if next(outcomes, None):
-            return True
-        raise OperationalError("gone")
-
+    rule_that_ends()
     client = await subscribe(ada, "closed:more:x")
     monkeypatch.setattr(access, "UNANSWERED_SECONDS", 0.0)
     engine.rules._clock = lambda: float("inf")
